@@ -1,0 +1,163 @@
+# shellcheck shell=bash
+#
+# Installing what is missing, by the machine's own package manager and pip.
+# Nothing is asked of the network, and nothing is printed, when all is there.
+
+# Where downloaded and built things stay from one run to the next.  Every
+# folder in it is complete or absent: it is made under another name and
+# renamed when finished (see cache_make).
+cache_folder()
+{
+	local folder=${ENVELOPE_TEST_CACHE:-/var/cache/envelope}
+	# What root has made is good for everybody; who is not root and finds
+	# nothing keeps a cache at home.
+	if [[ -z ${ENVELOPE_TEST_CACHE:-} && ! -d $folder ]] && ! is_root; then
+		folder=${XDG_CACHE_HOME:-$HOME/.cache}/envelope
+	fi
+	echo "$folder"
+}
+
+# The release's code name, which decides the names of a few packages.
+release() { (. /etc/os-release && echo "${VERSION_CODENAME:-unknown}"); }
+
+# The major version of PostgreSQL that the system's own packages bring, which
+# are the ones most users of that system have: it is tested instead of a
+# downloaded build, and its Perl modules serve the TAP tests of all versions.
+system_major()
+{
+	case $(release) in
+		trixie) echo 17 ;;
+		noble) echo 16 ;;
+		*) echo 15 ;;
+	esac
+}
+
+base_packages()
+{
+	local major
+	major=$(system_major)
+	echo gcc make perl libc6-dev libssl-dev libcurl4-openssl-dev libjansson-dev \
+		"postgresql-$major" "postgresql-server-dev-$major" libipc-run-perl \
+		python3 python3-venv git util-linux
+	if [[ $(release) == bookworm ]]; then
+		echo clang-14
+	else
+		echo clang
+	fi
+}
+
+# The name by which the C compiler clang is called here.
+clang_command() { command -v clang-14 || command -v clang; }
+
+# ensure_packages [NAME...]: what building and testing need, and NAMEs too.
+ensure_packages()
+{
+	local missing
+	# shellcheck disable=SC2046  # a list of words
+	missing=$(missing_packages $(base_packages) "$@")
+	[[ -n $missing ]] || return 0
+	say "installing $(echo "$missing" | paste -sd ' ')"
+	local log
+	log=$(mktemp)
+	# One source of packages that is out of order need not matter.
+	quietly "$log" as_root apt-get update -qq -o DPkg::Lock::Timeout=600 ||
+		note "going on with the package lists that are here"
+	quietly "$log" as_root bash "$ENVELOPE_ROOT/test/lib/common.sh" \
+		install_packages "$missing" || die "installing packages failed"
+	rm -f "$log"
+}
+
+missing_packages()
+{
+	local name
+	for name in "$@"; do
+		[[ $(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null) == installed ]] ||
+			echo "$name"
+	done
+}
+
+# install_packages "NAME...": run as root.
+install_packages()
+{
+	if [[ $1 == *postgresql-* ]]; then
+		apt_install postgresql-common
+		make_no_cluster
+	fi
+	apt_install "$1"
+}
+
+# apt_install "NAME...": run as root.
+apt_install()
+{
+	# shellcheck disable=SC2086  # a list of words
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+		-o DPkg::Lock::Timeout=600 --no-install-recommends $1
+}
+
+# Until this shell ends, a server's package makes no cluster and starts none
+# when it is installed.  It reads that wish from a configuration file, which
+# is then put back as it was.
+make_no_cluster()
+{
+	local conf=/etc/postgresql-common/createcluster.conf saved
+	saved=$(mktemp)
+	cp -p "$conf" "$saved"
+	# shellcheck disable=SC2064  # the values of now
+	trap "cp -p '$saved' '$conf'; rm -f '$saved'" EXIT
+	echo 'create_main_cluster = false' >>"$conf"
+}
+
+# cache_make NAME FUNCTION [ARG...]: see to it that the cache has the folder
+# NAME.  Where it is absent, FUNCTION FOLDER ARG... fills a folder that then
+# takes the name, so that what was interrupted is never taken for complete.
+# Runs at the same time wait for each other.
+cache_make()
+{
+	local name=$1 cache folder
+	shift
+	cache=$(cache_folder)
+	folder=$cache/$name
+	[[ ! -e $folder/.complete ]] || return 0
+	mkdir -p "$cache"
+	(
+		flock 9
+		[[ ! -e $folder/.complete ]] || exit 0
+		say "making $folder"
+		rm -rf "$folder" "$cache/.making-$name"
+		mkdir "$cache/.making-$name"
+		in_new_shell "$1" "$cache/.making-$name" "${@:2}" || exit
+		touch "$cache/.making-$name/.complete"
+		mv "$cache/.making-$name" "$folder"
+	) 9>"$cache/.lock-$name"
+}
+
+# python_env NAME [REQUIREMENT...]: a virtual environment in the cache with
+# these packages; its path is printed by python_env_path.  The system's own
+# Python is asked, as other ones may be private to the caller.
+python_env()
+{
+	local name=$1
+	shift
+	cache_make "$(python_env_name "$name" "$@")" fill_python_env "$@"
+}
+
+# The name carries the requirements, so that a change of them makes a new one.
+python_env_name()
+{
+	local name=$1
+	shift
+	echo "python-$name-$(printf '%s\n' "$@" | cksum | cut -d ' ' -f 1)"
+}
+
+python_env_path() { echo "$(cache_folder)/$(python_env_name "$@")"; }
+
+fill_python_env()
+{
+	local folder=$1
+	shift
+	/usr/bin/python3 -m venv "$folder"
+	(($# == 0)) || quietly "$folder/pip.log" "$folder/bin/python" -m pip install -q "$@"
+	# Scripts carry the path they were made under; the folder is renamed.
+	grep -rlIF "$folder" "$folder/bin" "$folder/pyvenv.cfg" |
+		xargs -r sed -i "s|$folder|${folder/.making-/}|g"
+}
