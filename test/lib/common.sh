@@ -162,9 +162,7 @@ leave()
 	trap - EXIT
 	trap '' HUP INT TERM
 	end_processes "$WORK"
-	if [[ -n ${KEEP_WORK:-} ]]; then
-		note "kept $WORK"
-	else
+	if [[ -z ${KEEP_WORK:-} ]]; then
 		# From inside, a removed folder is a trap for whoever is still in it.
 		cd /
 		rm -rf "$WORK"

@@ -132,6 +132,8 @@ installcheck()
 	local details=$1 server=$2 diffs=$3 status=0 failed crashes log=$HERE/installcheck.log
 	shift 3
 	rm -f "$diffs"
+	# What the suite before this one is to blame for has been told.
+	: >"$server/log"
 	in_cluster "$server" "$TREE" timeout -k 10 "$SUITE_LIMIT" \
 		make -s --no-print-directory -C "$SRC" installcheck with_llvm=no \
 		PG_CONFIG="$TREE/bin/pg_config" "$@" >"$log" 2>&1 || status=$?
@@ -143,10 +145,14 @@ installcheck()
 	((failed > 0)) || return 0
 	FAILED=$((FAILED + failed))
 	{
-		attach "$log" "what make installcheck said" 40
-		attach "$diffs" "regression.diffs" 120
+		grep -E "$FAILED_LINE" "$log" || true
 		[[ -z $crashes ]] || printf -- '--- in the server log\n%s\n' "$crashes"
-		attach "$server/log" "the server log" 30
+		if [[ -s $diffs && -z $crashes ]]; then
+			attach "$diffs" "regression.diffs" 120
+		else
+			attach "$log" "what make installcheck said" 40
+			attach "$server/log" "the server log" 40
+		fi
 	} >>"$details"
 }
 
@@ -185,6 +191,7 @@ suite_regress()
 		expect_something "$SRC/expected" "$tests"
 		with_server "$1" plain_server "$HERE/plain" "$SRC/regression.diffs" \
 			REGRESS="$tests" ISOLATION=
+		stop_cluster "$HERE/plain" "$TREE"
 	fi
 }
 
