@@ -242,7 +242,8 @@ tap_file()
 	modules=/usr/lib/postgresql/$(system_major)/lib/pgxs/src/test/perl
 	TESTDIR=$SRC TESTDATADIR=$SRC/tmp_check TESTLOGDIR=$SRC/tmp_check/log \
 		PG_REGRESS=$TREE/$(pgxs_programs)/test/regress/pg_regress \
-		PG_TEST_PORT_DIR=$WORK/portlock TEST_ROOT=$SRC \
+		PG_TEST_PORT_DIR=$WORK/portlock \
+		TEST_ROOT=$SRC TEST_PYTHON=$(script_python "$1") \
 		in_tree "$TREE" timeout -k 10 "$FILE_LIMIT" \
 		prove --verbose -I "$modules" -I test/perl "$1" \
 		>"$HERE/tap/$(basename "$1").log" 2>&1 || echo "$1" >>"$HERE/tap/failed"
@@ -293,8 +294,15 @@ count_tap()
 
 # --- the scripts in test/suites ----------------------------------------------
 
-# script_says SCRIPT KEY: the words of its comment line "# KEY: WORD...".
-script_says() { sed -n "s/^# $2: *//p" "$1" | head -n 1; }
+# Besides what it needs (script_needs) a script says "# majors: 15 18", and
+# "# when: all" if it is for --all only.  It is run with the tree's programs
+# in PATH and PG_CONFIG, and finds in its environment
+#   MAJOR        the version
+#   TEST_ROOT    the sources, built; its working folder
+#   TEST_TREE    the tree, with the module installed
+#   TEST_FOLDER  an empty folder for what it writes
+#   TEST_PYTHON  the programs of the virtual environment it asked for
+# It prints TAP: "ok N - what" and "not ok N - what".
 
 script_applies()
 {
@@ -312,10 +320,9 @@ suite_script()
 	mkdir -p "$HERE/$name" "$HERE/tap"
 	(
 		cd "$SRC"
-		export MAJOR=$VERSION TEST_ROOT=$SRC TEST_TREE=$TREE TEST_FOLDER=$HERE/$name
-		TEST_CACHE=$(cache_folder)
-		export TEST_CACHE
-		in_tree "$TREE" timeout -k 10 "$SUITE_LIMIT" bash "$script"
+		MAJOR=$VERSION TEST_ROOT=$SRC TEST_TREE=$TREE TEST_FOLDER=$HERE/$name \
+			TEST_PYTHON=$(script_python "$script") \
+			in_tree "$TREE" timeout -k 10 "$SUITE_LIMIT" bash "$script"
 	) >"$log" 2>&1 || status=$?
 	((status == 0)) || echo "$name" >>"$HERE/tap/failed"
 	count_tap "$details" "$name" "$log"

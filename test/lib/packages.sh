@@ -131,33 +131,54 @@ cache_make()
 	) 9>"$cache/.lock-$name"
 }
 
-# python_env NAME [REQUIREMENT...]: a virtual environment in the cache with
-# these packages; its path is printed by python_env_path.  The system's own
-# Python is asked, as other ones may be private to the caller.
-python_env()
+# python_env NAME: a virtual environment in the cache with the packages that
+# test/lib/python/NAME.txt lists.  The system's own Python makes it, as any
+# other one may be closed to the tests' user.
+python_env() { cache_make "$(basename "$(python_env_path "$1")")" fill_python_env "$1"; }
+
+# Its path.  The name carries what was asked for, so that a change of the list
+# makes a new one.
+python_env_path()
 {
-	local name=$1
-	shift
-	cache_make "$(python_env_name "$name" "$@")" fill_python_env "$@"
+	echo "$(cache_folder)/python-$1-$(cksum <"$(python_packages "$1")" | cut -d ' ' -f 1)"
 }
 
-# The name carries the requirements, so that a change of them makes a new one.
-python_env_name()
-{
-	local name=$1
-	shift
-	echo "python-$name-$(printf '%s\n' "$@" | cksum | cut -d ' ' -f 1)"
-}
-
-python_env_path() { echo "$(cache_folder)/$(python_env_name "$@")"; }
+python_packages() { echo "$ENVELOPE_ROOT/test/lib/python/$1.txt"; }
 
 fill_python_env()
 {
 	local folder=$1
-	shift
 	/usr/bin/python3 -m venv "$folder"
-	(($# == 0)) || quietly "$folder/pip.log" "$folder/bin/python" -m pip install -q "$@"
+	quietly "$folder/pip.log" "$folder/bin/python" -m pip install -q \
+		--disable-pip-version-check -r "$(python_packages "$2")"
 	# Scripts carry the path they were made under; the folder is renamed.
 	grep -rlIF "$folder" "$folder/bin" "$folder/pyvenv.cfg" |
 		xargs -r sed -i "s|$folder|${folder/.making-/}|g"
+}
+
+# A script of tests says in comment lines of its own what it needs:
+#   # packages: NAME...   from the system's package manager
+#   # python: NAME        a virtual environment, see python_env
+#   # source: 18          PostgreSQL's source, see source.sh
+# script_says SCRIPT KEY prints the words of such a line.
+script_says() { sed -n "s/^# $2: *//p" "$1" | head -n 1; }
+
+# script_needs SCRIPT: install what it needs.
+script_needs()
+{
+	local words
+	words=$(script_says "$1" packages)
+	# shellcheck disable=SC2086  # a list of words
+	[[ -z $words ]] || ensure_packages $words
+	words=$(script_says "$1" python)
+	[[ -z $words ]] || python_env "$words"
+	[[ -z $(script_says "$1" source) ]] || ensure_source
+}
+
+# script_python SCRIPT: where the programs of its virtual environment are.
+script_python()
+{
+	local name
+	name=$(script_says "$1" python)
+	[[ -z $name ]] || echo "$(python_env_path "$name")/bin"
 }
