@@ -1,0 +1,56 @@
+# envelope: a key for every tenant
+#
+# make && make install, with PG_CONFIG naming the server to build for
+# (PostgreSQL 15 to 18).  bash test/run builds and tests all four.
+
+MODULE_big = envelope
+EXTENSION = envelope
+DATA = sql/envelope--1.0.sql
+PGFILEDESC = "envelope - transparent envelope encryption, a key per tenant"
+
+OBJS = \
+	src/envelope.o \
+	src/settings.o \
+	src/shmem.o \
+	src/api/args.o \
+	src/api/fields.o \
+	src/api/keks.o \
+	src/api/tenants.o \
+	src/api/views.o \
+	src/crypto/aead.o \
+	src/crypto/derive.o \
+	src/crypto/format.o \
+	src/keys/cache.o \
+	src/keys/catalog.o \
+	src/keys/guard.o \
+	src/keys/keyring.o \
+	src/keys/memo.o \
+	src/keys/provision.o \
+	src/keys/store.o \
+	src/kms/faults.o \
+	src/kms/local.o \
+	src/kms/provider.o \
+	src/kms/queue.o \
+	src/kms/retry.o \
+	src/kms/stats.o \
+	src/kms/worker.o \
+	src/lifecycle/privileges.o
+
+PG_CPPFLAGS = -I$(srcdir)/src
+PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
+SHLIB_LINK = -lcrypto
+
+# In sql/ and expected/; the server must preload the library.
+REGRESS = 
+# The same, on a server that does not preload it.
+REGRESS_NOPRELOAD = 
+# In test/isolation/specs and test/isolation/expected.
+ISOLATION = 
+ISOLATION_OPTS = --inputdir=$(srcdir)/test/isolation
+
+PG_CONFIG ?= pg_config
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+# PGXS writes no header dependencies unless the server was built with them.
+$(OBJS): $(wildcard $(addprefix $(srcdir)/src/,*.h */*.h))

@@ -1,0 +1,20 @@
+/*-------------------------------------------------------------------------
+ *
+ * derive.h
+ *	  What is made from a data key: its subkeys and its check.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ENVELOPE_DERIVE_H
+#define ENVELOPE_DERIVE_H
+
+#include "crypto/format.h"
+#include "crypto/secret.h"
+
+extern bool dek_generate(Dek *dek);
+extern bool dek_derive(const Dek *dek, KeyPurpose purpose, DekSubkeys *subkeys);
+extern bool dek_check(const Dek *dek, int64 key_id, const char *tenant,
+					  KeyPurpose purpose, uint8 check[KEY_CHECK_BYTES]);
+extern bool key_checks_equal(const uint8 *a, const uint8 *b);
+
+#endif							/* ENVELOPE_DERIVE_H */

@@ -1,0 +1,361 @@
+/*-------------------------------------------------------------------------
+ *
+ * local.c
+ *	  KEKs in files: local://NAME.
+ *
+ * A KEK is the files NAME.N.key of 32 random bytes in the directory
+ * envelope.local_kek_directory.  N counts up from 1; the file with the highest
+ * N wraps, and every file unwraps what it wrapped.  A data key is wrapped as
+ *
+ *		01 | N, 4 bytes | IV, 12 | data key encrypted, 32 | tag, 16
+ *
+ * by AES-256-GCM, with a label, N, key id and tenant as additional data.
+ *
+ * The files are read for every call and not kept, so that a file that is taken
+ * away or put back counts at once.  They are refused unless they belong to the
+ * server's user alone and lie outside the data directory: a backup of the
+ * database must not hold them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "miscadmin.h"
+#include "storage/fd.h"
+
+#include "crypto/aead.h"
+#include "crypto/derive.h"
+#include "kms/faults.h"
+#include "kms/provider.h"
+#include "settings.h"
+
+#define KEK_BYTES			32
+#define WRAPPED_FORMAT		0x01
+#define WRAPPED_HEADER		5	/* format and N */
+#define WRAPPED_BYTES		(WRAPPED_HEADER + WRAP_IV_BYTES + DEK_BYTES + WRAP_TAG_BYTES)
+#define AAD_LABEL			"envelope/local/1"
+#define AAD_MAX				(sizeof(AAD_LABEL) - 1 + 4 + 8 + 4 + TENANT_MAX_BYTES)
+#define MAX_VERSION			999999999
+
+static const char *const no_options[] = {NULL};
+
+static void fail(KmsAnswer *answer, KmsOutcome outcome, const char *fmt,...) pg_attribute_printf(3, 4);
+
+static void
+fail(KmsAnswer *answer, KmsOutcome outcome, const char *fmt,...)
+{
+	va_list		args;
+
+	answer->outcome = outcome;
+	va_start(args, fmt);
+	vsnprintf(answer->detail, sizeof(answer->detail), fmt, args);
+	va_end(args);
+}
+
+/* NAME: letters, digits, underscores and hyphens */
+static bool
+local_check_uri(const char *rest)
+{
+	size_t		len = strspn(rest,
+							 "abcdefghijklmnopqrstuvwxyz"
+							 "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-");
+
+	return len > 0 && rest[len] == '\0';
+}
+
+/* Does path, with all links resolved, lie in the data directory? */
+static bool
+in_data_directory(const char *path)
+{
+	char		real_path[PATH_MAX];
+	char		real_data[PATH_MAX];
+	size_t		len;
+
+	if (realpath(path, real_path) == NULL || realpath(DataDir, real_data) == NULL)
+		return true;			/* cannot tell: refuse */
+	len = strlen(real_data);
+	return strncmp(real_path, real_data, len) == 0 &&
+		(real_path[len] == '/' || real_path[len] == '\0');
+}
+
+/*
+ * Is the directory there, and fit to hold KEKs?
+ */
+static bool
+check_directory(KmsAnswer *answer)
+{
+	const char *dir = envelope_local_kek_directory;
+	struct stat st;
+
+	if (dir == NULL || dir[0] == '\0')
+	{
+		fail(answer, KMS_MISCONFIGURED, "envelope.local_kek_directory is not set");
+		return false;
+	}
+	if (dir[0] != '/')
+	{
+		fail(answer, KMS_MISCONFIGURED,
+			 "envelope.local_kek_directory \"%s\" is not an absolute path", dir);
+		return false;
+	}
+	if (stat(dir, &st) != 0)
+	{
+		fail(answer, KMS_MISCONFIGURED, "could not look at directory \"%s\": %s",
+			 dir, strerror(errno));
+		return false;
+	}
+	if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 077) != 0)
+	{
+		fail(answer, KMS_MISCONFIGURED,
+			 "\"%s\" is not a directory that belongs to the server's user and is closed to all others (mode 0700)",
+			 dir);
+		return false;
+	}
+	if (in_data_directory(dir))
+	{
+		fail(answer, KMS_MISCONFIGURED,
+			 "directory \"%s\" lies in the data directory, so that backups would hold the KEK",
+			 dir);
+		return false;
+	}
+	return true;
+}
+
+/*
+ * The N of a file name NAME.N.key; 0 where the name is another.
+ */
+static int
+file_version(const char *name, const char *file)
+{
+	size_t		len = strlen(name);
+	char	   *end;
+	long		version;
+
+	if (strncmp(file, name, len) != 0 || file[len] != '.' ||
+		file[len + 1] < '1' || file[len + 1] > '9')
+		return 0;
+	version = strtol(file + len + 1, &end, 10);
+	if (version > MAX_VERSION || strcmp(end, ".key") != 0)
+		return 0;
+	return (int) version;
+}
+
+/*
+ * The version that wraps: the highest that is there.  0 with *answer set where
+ * there is none.
+ */
+static int
+newest_version(const char *name, KmsAnswer *answer)
+{
+	DIR		   *dir = opendir(envelope_local_kek_directory);
+	struct dirent *entry;
+	int			newest = 0;
+
+	if (dir == NULL)
+	{
+		fail(answer, KMS_MISCONFIGURED, "could not open directory \"%s\": %s",
+			 envelope_local_kek_directory, strerror(errno));
+		return 0;
+	}
+	while ((entry = readdir(dir)) != NULL)
+		newest = Max(newest, file_version(name, entry->d_name));
+	closedir(dir);
+
+	if (newest == 0)
+		fail(answer, KMS_DENIED, "there is no file \"%s/%s.N.key\"",
+			 envelope_local_kek_directory, name);
+	return newest;
+}
+
+/*
+ * Check an open KEK file and read it.
+ */
+static bool
+read_open_file(int fd, const char *path, uint8 *kek, KmsAnswer *answer)
+{
+	struct stat st;
+	uint8		bytes[KEK_BYTES + 1];
+	ssize_t		len;
+
+	if (fstat(fd, &st) != 0)
+		fail(answer, KMS_MISCONFIGURED, "could not look at file \"%s\": %s",
+			 path, strerror(errno));
+	else if (!S_ISREG(st.st_mode) || st.st_uid != geteuid())
+		fail(answer, KMS_MISCONFIGURED,
+			 "file \"%s\" does not belong to the server's user", path);
+	else if ((st.st_mode & 0177) != 0)
+		fail(answer, KMS_MISCONFIGURED,
+			 "file \"%s\" has mode %04o, not 0600", path,
+			 (unsigned int) (st.st_mode & 07777));
+	else if (in_data_directory(path))
+		fail(answer, KMS_MISCONFIGURED,
+			 "file \"%s\" lies in the data directory, so that backups would hold the KEK",
+			 path);
+	else if ((len = read(fd, bytes, sizeof(bytes))) != KEK_BYTES)
+	{
+		if (len < 0)
+			fail(answer, KMS_MISCONFIGURED, "could not read file \"%s\": %s",
+				 path, strerror(errno));
+		else
+			fail(answer, KMS_MISCONFIGURED, "file \"%s\" is not %d bytes long",
+				 path, KEK_BYTES);
+		secret_wipe(bytes, sizeof(bytes));
+	}
+	else
+	{
+		memcpy(kek, bytes, KEK_BYTES);
+		secret_wipe(bytes, sizeof(bytes));
+		return true;
+	}
+	return false;
+}
+
+/*
+ * Read the KEK file of a version; the caller wipes kek.
+ */
+static bool
+read_kek(const char *name, int version, uint8 *kek, KmsAnswer *answer)
+{
+	char		path[MAXPGPATH];
+	int			fd;
+	bool		ok;
+
+	snprintf(path, sizeof(path), "%s/%s.%d.key",
+			 envelope_local_kek_directory, name, version);
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | PG_BINARY);
+	if (fd < 0)
+	{
+		if (errno == ENOENT)
+			fail(answer, KMS_DENIED, "there is no file \"%s\"", path);
+		else
+			fail(answer, KMS_MISCONFIGURED, "could not open file \"%s\": %s",
+				 path, strerror(errno));
+		return false;
+	}
+	ok = read_open_file(fd, path, kek, answer);
+	close(fd);
+	return ok;
+}
+
+/* Write the additional data; returns its length. */
+static size_t
+make_aad(const KmsRequest *request, int version, uint8 *aad)
+{
+	size_t		len = sizeof(AAD_LABEL) - 1;
+	size_t		tenant_len = strlen(request->tenant);
+
+	memcpy(aad, AAD_LABEL, len);
+	bytes_put_u32(aad + len, (uint32) version);
+	len += 4;
+	bytes_put_u64(aad + len, (uint64) request->key_id);
+	len += 8;
+	bytes_put_u32(aad + len, (uint32) tenant_len);
+	len += 4;
+	memcpy(aad + len, request->tenant, tenant_len);
+	return len + tenant_len;
+}
+
+static void
+local_generate(const char *name, const KmsRequest *request, KmsAnswer *answer)
+{
+	uint8		kek[KEK_BYTES];
+	uint8		aad[AAD_MAX];
+	uint8	   *iv = answer->wrapped + WRAPPED_HEADER;
+	uint8	   *body = iv + WRAP_IV_BYTES;
+	int			version = newest_version(name, answer);
+
+	if (version == 0 || !read_kek(name, version, kek, answer))
+		return;
+
+	answer->wrapped[0] = WRAPPED_FORMAT;
+	bytes_put_u32(answer->wrapped + 1, (uint32) version);
+	answer->wrapped_len = WRAPPED_BYTES;
+	snprintf(answer->kek_version, sizeof(answer->kek_version), "%d", version);
+
+	if (dek_generate(&answer->dek) &&
+		dek_wrap(kek, &answer->dek, aad, make_aad(request, version, aad),
+				 iv, body, body + DEK_BYTES))
+		answer->outcome = KMS_OK;
+	else
+		fail(answer, KMS_UNREACHABLE, "OpenSSL could not make a data key");
+	secret_wipe(kek, sizeof(kek));
+}
+
+static void
+local_unwrap(const char *name, const KmsRequest *request, KmsAnswer *answer)
+{
+	uint8		kek[KEK_BYTES];
+	uint8		aad[AAD_MAX];
+	const uint8 *wrapped = request->wrapped;
+	const uint8 *iv = wrapped + WRAPPED_HEADER;
+	const uint8 *body = iv + WRAP_IV_BYTES;
+	uint32		version;
+
+	if (request->wrapped_len != WRAPPED_BYTES || wrapped[0] != WRAPPED_FORMAT)
+	{
+		fail(answer, KMS_CORRUPT, "the data key was not wrapped by a local KEK");
+		return;
+	}
+	version = (uint32) wrapped[1] << 24 | (uint32) wrapped[2] << 16 |
+		(uint32) wrapped[3] << 8 | (uint32) wrapped[4];
+	if (version < 1 || version > MAX_VERSION)
+	{
+		fail(answer, KMS_CORRUPT, "the data key was not wrapped by a local KEK");
+		return;
+	}
+
+	if (!read_kek(name, (int) version, kek, answer))
+		return;
+	if (dek_unwrap(kek, iv, body, body + DEK_BYTES,
+				   aad, make_aad(request, (int) version, aad), &answer->dek))
+		answer->outcome = KMS_OK;
+	else
+		fail(answer, KMS_CORRUPT,
+			 "wrong key: file \"%s/%s.%u.key\" is not the one that wrapped this data key, or the key's row was changed",
+			 envelope_local_kek_directory, name, version);
+	secret_wipe(kek, sizeof(kek));
+}
+
+static void
+local_answer(const KmsRequest *request, KmsAnswer *answer)
+{
+	const char *name = kms_uri_rest(&local_provider, request->uri);
+	KekFault	fault = kek_fault_of(request->kek);
+
+	if (fault.unreachable)
+		fail(answer, KMS_UNREACHABLE, "unreachable by envelope.local_kek_faults");
+	else if (fault.denied)
+		fail(answer, KMS_DENIED, "denied by envelope.local_kek_faults");
+	else if (fault.corrupt)
+		fail(answer, KMS_CORRUPT, "corrupt by envelope.local_kek_faults");
+	else if (check_directory(answer))
+	{
+		if (request->operation == KMS_GENERATE)
+			local_generate(name, request, answer);
+		else
+			local_unwrap(name, request, answer);
+	}
+}
+
+static int
+local_delay_ms(const KmsRequest *request)
+{
+	KekFault	fault = kek_fault_of(request->kek);
+
+	return fault.stalled ? -1 : fault.delay_ms;
+}
+
+const KmsProvider local_provider = {
+	.scheme = "local://",
+	.uri_form = "local://NAME",
+	.options = no_options,
+	.check_uri = local_check_uri,
+	.delay_ms = local_delay_ms,
+	.answer = local_answer
+};

@@ -1,0 +1,582 @@
+/*-------------------------------------------------------------------------
+ *
+ * queue.c
+ *	  How backends ask the worker to call a KMS, and wait for the answer.
+ *
+ * A request is a slot of a fixed array in the mapping of shmem.c.  Its life:
+ *
+ *	1. A backend that needs a key first looks for a slot in which the same key
+ *	   is asked for already, at the same generation, and joins its waiters: so
+ *	   a cold key that a thousand sessions want costs one call.  Else it fills
+ *	   a free slot, QUEUED, sets the worker's latch, and sleeps on the slot's
+ *	   condition variable until its deadline.  It can be cancelled at any time.
+ *	2. The worker claims the slot, RUNNING, the most urgent first, and from
+ *	   then on owns it.  If all who waited give up before that, the slot is
+ *	   free at once; afterwards the worker finishes the call all the same, since
+ *	   the key goes to the cache.
+ *	3. The worker copies the reply into the slot, DONE, and wakes the waiters.
+ *	   Each copies it out.  The last one to leave wipes the slot, FREE, and
+ *	   wakes who waits for a free one.
+ *
+ * A refresh has no waiters: its slot is freed by the worker.  If the worker
+ * dies, its successor queues again what was running; a caller then waits on,
+ * to its deadline.
+ *
+ * One KEK whose KMS hangs must not starve the others, so that a request takes
+ * a slot only while its KEK has fewer slots than FOREGROUND_SHARE (for bulk
+ * work BULK_SHARE) times those that are free.  However many hang, some slots
+ * stay free.
+ *
+ * Locking
+ *
+ * The LWLock ENVELOPE_LOCK_QUEUE guards everything but the request of a
+ * RUNNING slot, which nobody writes and the worker reads.  Latches are set and
+ * condition variables broadcast after it is released.  A backend leaves its
+ * slots on ERROR and on FATAL alike, by PG_ENSURE_ERROR_CLEANUP.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/condition_variable.h"
+#include "storage/ipc.h"
+#include "utils/wait_event.h"
+
+#include "compat.h"
+#include "errors.h"
+#include "kms/queue.h"
+#include "settings.h"
+#include "shmem.h"
+
+/* Slots, as a multiple of the calls that can run at once, and at least */
+#define SLOTS_PER_CONNECTION	2
+#define MIN_SLOTS				8
+
+#define FOREGROUND_SHARE		3
+#define BULK_SHARE				1
+
+/* How many requests one backend has under way in kms_call_many */
+#define BULK_WINDOW				64
+
+/* How long a refresh may take */
+#define REFRESH_DEADLINE_MS		30000
+
+#define NO_SLOT					(-1)
+
+typedef enum SlotState
+{
+	SLOT_FREE,
+	SLOT_QUEUED,
+	SLOT_RUNNING,
+	SLOT_DONE
+} SlotState;
+
+typedef struct KmsSlot
+{
+	SlotState	state;
+	int			waiters;
+	uint64		ticket;			/* order of arrival */
+	int64		deadline;		/* the latest of the waiters', boottime_ms() */
+	ConditionVariable done;
+	KmsRequest	request;
+	KmsReply	reply;			/* when DONE */
+} KmsSlot;
+
+typedef struct KmsQueue
+{
+	int			nslots;
+	uint64		next_ticket;
+	Latch	   *worker_latch;	/* NULL while there is no worker */
+	int			worker_pid;
+	bool		worker_was_seen;	/* since the server started */
+	ConditionVariable slot_freed;
+	KmsSlot		slots[FLEXIBLE_ARRAY_MEMBER];
+} KmsQueue;
+
+static KmsQueue *queue = NULL;
+
+/* The slots whose waiter this backend is, oldest first */
+static int	held[BULK_WINDOW];
+static int	nheld = 0;
+
+static LWLock *
+queue_lock(void)
+{
+	return shmem_lock(ENVELOPE_LOCK_QUEUE);
+}
+
+static int
+slot_count(void)
+{
+	return Max(MIN_SLOTS, SLOTS_PER_CONNECTION * envelope_kms_connections);
+}
+
+Size
+kms_queue_shmem_size(void)
+{
+	return add_size(offsetof(KmsQueue, slots),
+					mul_size(slot_count(), sizeof(KmsSlot)));
+}
+
+/*
+ * Lay the queue out in area, which is zero.
+ */
+void
+kms_queue_shmem_init(void *area)
+{
+	queue = area;
+	queue->nslots = slot_count();
+	ConditionVariableInit(&queue->slot_freed);
+	for (int i = 0; i < queue->nslots; i++)
+		ConditionVariableInit(&queue->slots[i].done);
+}
+
+/* The process id of the worker; 0 while there is none. */
+int
+kms_worker_pid(void)
+{
+	int			pid;
+
+	LWLockAcquire(queue_lock(), LW_SHARED);
+	pid = queue->worker_pid;
+	LWLockRelease(queue_lock());
+	return pid;
+}
+
+/* Wake the worker, if there is one; no lock is held. */
+static void
+wake_worker(void)
+{
+	Latch	   *latch;
+
+	LWLockAcquire(queue_lock(), LW_SHARED);
+	latch = queue->worker_latch;
+	LWLockRelease(queue_lock());
+	if (latch)
+		SetLatch(latch);
+}
+
+/* Wipe a slot and free it; the lock is held exclusively. */
+static void
+free_slot(KmsSlot *slot)
+{
+	secret_wipe(&slot->request, sizeof(slot->request));
+	secret_wipe(&slot->reply, sizeof(slot->reply));
+	slot->state = SLOT_FREE;
+	slot->waiters = 0;
+}
+
+/* Find a slot in which the same is asked for; the lock is held. */
+static int
+find_same(const KmsRequest *request)
+{
+	if (request->operation != KMS_UNWRAP)
+		return NO_SLOT;
+
+	for (int i = 0; i < queue->nslots; i++)
+	{
+		const KmsSlot *slot = &queue->slots[i];
+
+		if ((slot->state == SLOT_QUEUED || slot->state == SLOT_RUNNING) &&
+			slot->request.operation == KMS_UNWRAP &&
+			slot->request.key_id == request->key_id &&
+			slot->request.database == request->database &&
+			slot->request.generation == request->generation &&
+			strcmp(slot->request.tenant, request->tenant) == 0)
+			return i;
+	}
+	return NO_SLOT;
+}
+
+/*
+ * Find a free slot, unless the request's KEK has its share of slots already;
+ * the lock is held.
+ */
+static int
+find_free(const KmsRequest *request)
+{
+	int			share = request->priority == KMS_BULK ?
+		BULK_SHARE : FOREGROUND_SHARE;
+	int			nfree = 0;
+	int			nsame = 0;
+	int			found = NO_SLOT;
+
+	for (int i = 0; i < queue->nslots; i++)
+	{
+		const KmsSlot *slot = &queue->slots[i];
+
+		if (slot->state == SLOT_FREE)
+		{
+			nfree++;
+			found = i;
+		}
+		else if (slot->request.database == request->database &&
+				 strcmp(slot->request.kek, request->kek) == 0)
+			nsame++;
+	}
+	return nsame < share * nfree ? found : NO_SLOT;
+}
+
+/*
+ * Join a slot that asks for the same, or take a free one.  NO_SLOT where none
+ * can be had now.  waiters is 1, or 0 for a refresh, which nobody waits for.
+ */
+static int
+enter_slot(const KmsRequest *request, int64 deadline, int waiters)
+{
+	int			index;
+	KmsSlot    *slot;
+
+	LWLockAcquire(queue_lock(), LW_EXCLUSIVE);
+	index = find_same(request);
+	if (index != NO_SLOT)
+	{
+		slot = &queue->slots[index];
+		slot->waiters += waiters;
+		slot->deadline = Max(slot->deadline, deadline);
+		slot->request.priority = Min(slot->request.priority, request->priority);
+	}
+	else if ((index = find_free(request)) != NO_SLOT)
+	{
+		slot = &queue->slots[index];
+		slot->state = SLOT_QUEUED;
+		slot->waiters = waiters;
+		slot->ticket = queue->next_ticket++;
+		slot->deadline = deadline;
+		slot->request = *request;
+	}
+	if (index != NO_SLOT && waiters > 0)
+		held[nheld++] = index;
+	LWLockRelease(queue_lock());
+	return index;
+}
+
+/*
+ * Stop waiting for the oldest slot that this backend holds.
+ */
+static void
+leave_oldest_slot(void)
+{
+	KmsSlot    *slot = &queue->slots[held[0]];
+	bool		freed = false;
+
+	LWLockAcquire(queue_lock(), LW_EXCLUSIVE);
+	slot->waiters--;
+	if (slot->waiters == 0 &&
+		(slot->state == SLOT_DONE ||
+		 (slot->state == SLOT_QUEUED && slot->request.priority != KMS_REFRESH)))
+	{
+		free_slot(slot);
+		freed = true;
+	}
+	nheld--;
+	memmove(&held[0], &held[1], nheld * sizeof(held[0]));
+	LWLockRelease(queue_lock());
+
+	if (freed)
+		ConditionVariableBroadcast(&queue->slot_freed);
+}
+
+/* Cleanup on ERROR and FATAL */
+static void
+leave_all_slots(int code, Datum arg)
+{
+	while (nheld > 0)
+		leave_oldest_slot();
+}
+
+/*
+ * Enter a slot, waiting for a free one until the deadline.
+ */
+static bool
+enter_slot_wait(const KmsRequest *request, int64 deadline)
+{
+	static uint32 wait_event = 0;
+	int64		remaining;
+	bool		entered;
+
+	if (wait_event == 0)
+		wait_event = wait_event_named("EnvelopeKmsSlot");
+
+	ConditionVariablePrepareToSleep(&queue->slot_freed);
+	while (!(entered = enter_slot(request, deadline, 1) != NO_SLOT) &&
+		   (remaining = deadline - boottime_ms()) > 0)
+		(void) ConditionVariableTimedSleep(&queue->slot_freed, remaining, wait_event);
+	ConditionVariableCancelSleep();
+	return entered;
+}
+
+/* Say in *reply that nobody answered. */
+static void
+reply_no_answer(KmsReply *reply, const char *why)
+{
+	secret_wipe(reply, sizeof(*reply));
+	reply->outcome = KMS_UNREACHABLE;
+	strlcpy(reply->detail, why, sizeof(reply->detail));
+}
+
+/*
+ * Wait for the oldest slot that this backend holds, copy its reply, leave it.
+ */
+static void
+await_oldest_slot(KmsReply *reply, int64 deadline)
+{
+	static uint32 wait_event = 0;
+	KmsSlot    *slot = &queue->slots[held[0]];
+	bool		worker_was_seen;
+	bool		done;
+
+	if (wait_event == 0)
+		wait_event = wait_event_named("EnvelopeKmsReply");
+
+	ConditionVariablePrepareToSleep(&slot->done);
+	for (;;)
+	{
+		int64		remaining = deadline - boottime_ms();
+
+		LWLockAcquire(queue_lock(), LW_SHARED);
+		done = slot->state == SLOT_DONE;
+		if (done)
+			*reply = slot->reply;
+		worker_was_seen = queue->worker_was_seen;
+		LWLockRelease(queue_lock());
+		if (done || remaining <= 0)
+			break;
+		(void) ConditionVariableTimedSleep(&slot->done, remaining, wait_event);
+	}
+	ConditionVariableCancelSleep();
+	leave_oldest_slot();
+
+	if (!done && !worker_was_seen)
+		ereport(ERROR,
+				(errcode(ERRCODE_ENVELOPE_NOT_RUNNING),
+				 errmsg("the envelope worker is not running"),
+				 errdetail("It has not started since the server did."),
+				 errhint("Raise max_worker_processes and restart the server; the server log says more.")));
+	if (!done)
+		reply_no_answer(reply, "no answer came within envelope.kms_timeout");
+}
+
+/*
+ * Ask, and wait for the reply until envelope.kms_timeout is over.  The caller
+ * wipes *reply.  Throws when cancelled, and VE008 where no worker ever ran; a
+ * KMS that cannot be reached is an outcome.  No lock may be held.
+ */
+void
+kms_call(const KmsRequest *request, KmsReply *reply)
+{
+	int64		deadline = boottime_ms() + envelope_kms_timeout;
+
+	shmem_require();
+	Assert(nheld == 0);
+	PG_ENSURE_ERROR_CLEANUP(leave_all_slots, 0);
+	{
+		if (enter_slot_wait(request, deadline))
+		{
+			wake_worker();
+			await_oldest_slot(reply, deadline);
+		}
+		else
+			reply_no_answer(reply, "all slots of the queue were taken until envelope.kms_timeout was over");
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(leave_all_slots, 0);
+}
+
+/*
+ * Ask many things, up to BULK_WINDOW at once.
+ *
+ * fill is called for each item in turn to fill in its request (zeroed, its
+ * priority set), and done with its reply, in the same order.  Both may throw.
+ * Each item has envelope.kms_timeout from the moment it was asked.
+ */
+void
+kms_call_many(int nitems, kms_fill_fn fill, kms_done_fn done, void *arg)
+{
+	KmsRequest *request = palloc(sizeof(KmsRequest));
+	KmsReply   *reply = palloc(sizeof(KmsReply));
+	int64		deadlines[BULK_WINDOW];
+	int			nasked = 0;
+	int			ndone = 0;
+
+	shmem_require();
+	Assert(nheld == 0);
+	PG_ENSURE_ERROR_CLEANUP(leave_all_slots, 0);
+	{
+		while (ndone < nitems)
+		{
+			bool		asked = false;
+
+			CHECK_FOR_INTERRUPTS();
+			if (nasked < nitems && nheld < BULK_WINDOW)
+			{
+				int64		deadline = boottime_ms() + envelope_kms_timeout;
+
+				memset(request, 0, sizeof(*request));
+				request->priority = KMS_BULK;
+				fill(nasked, request, arg);
+
+				/* Wait for a slot only if there is no reply to wait for. */
+				if (nheld > 0)
+					asked = enter_slot(request, deadline, 1) != NO_SLOT;
+				else
+					asked = enter_slot_wait(request, deadline);
+				if (asked)
+				{
+					wake_worker();
+					deadlines[nasked % BULK_WINDOW] = deadline;
+					nasked++;
+				}
+			}
+			if (!asked)
+			{
+				if (nheld > 0)
+					await_oldest_slot(reply, deadlines[ndone % BULK_WINDOW]);
+				else
+				{
+					reply_no_answer(reply, "all slots of the queue were taken until envelope.kms_timeout was over");
+					nasked++;
+				}
+				done(ndone, reply, arg);
+				secret_wipe(reply, sizeof(*reply));
+				ndone++;
+			}
+		}
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(leave_all_slots, 0);
+
+	pfree(reply);
+	pfree(request);
+}
+
+/*
+ * Ask for a key to be refreshed, without waiting.  Where no slot is free
+ * nothing is asked: a later user of the key will.
+ */
+void
+kms_refresh(const KmsRequest *request)
+{
+	Assert(request->priority == KMS_REFRESH);
+	if (enter_slot(request, boottime_ms() + REFRESH_DEADLINE_MS, 0) != NO_SLOT)
+		wake_worker();
+}
+
+/*
+ * The worker starts: take the queue over from a predecessor that died.
+ */
+void
+kms_queue_attach(Latch *latch)
+{
+	LWLockAcquire(queue_lock(), LW_EXCLUSIVE);
+	queue->worker_latch = latch;
+	queue->worker_pid = MyProcPid;
+	queue->worker_was_seen = true;
+	for (int i = 0; i < queue->nslots; i++)
+	{
+		KmsSlot    *slot = &queue->slots[i];
+
+		if (slot->state != SLOT_RUNNING)
+			continue;
+		if (slot->waiters > 0)
+			slot->state = SLOT_QUEUED;
+		else
+			free_slot(slot);
+	}
+	LWLockRelease(queue_lock());
+	ConditionVariableBroadcast(&queue->slot_freed);
+}
+
+/* The worker ends; requests wait for its successor. */
+void
+kms_queue_detach(void)
+{
+	LWLockAcquire(queue_lock(), LW_EXCLUSIVE);
+	queue->worker_latch = NULL;
+	queue->worker_pid = 0;
+	LWLockRelease(queue_lock());
+}
+
+/*
+ * Claim the most urgent request, of these the oldest; -1 if there is none.
+ */
+int
+kms_queue_claim(void)
+{
+	KmsSlot    *best = NULL;
+
+	LWLockAcquire(queue_lock(), LW_EXCLUSIVE);
+	for (int i = 0; i < queue->nslots; i++)
+	{
+		KmsSlot    *slot = &queue->slots[i];
+
+		if (slot->state != SLOT_QUEUED)
+			continue;
+		if (best == NULL ||
+			slot->request.priority < best->request.priority ||
+			(slot->request.priority == best->request.priority &&
+			 slot->ticket < best->ticket))
+			best = slot;
+	}
+	if (best)
+		best->state = SLOT_RUNNING;
+	LWLockRelease(queue_lock());
+	return best ? (int) (best - queue->slots) : NO_SLOT;
+}
+
+/* The request of a slot that the worker has claimed */
+const KmsRequest *
+kms_queue_request(int slot)
+{
+	return &queue->slots[slot].request;
+}
+
+/* Until when somebody waits for a claimed slot; joiners extend it. */
+int64
+kms_queue_deadline(int slot)
+{
+	int64		deadline;
+
+	LWLockAcquire(queue_lock(), LW_SHARED);
+	deadline = queue->slots[slot].deadline;
+	LWLockRelease(queue_lock());
+	return deadline;
+}
+
+/* Does anybody still wait for a claimed slot, or is it a refresh? */
+bool
+kms_queue_is_wanted(int slot)
+{
+	bool		wanted;
+
+	LWLockAcquire(queue_lock(), LW_SHARED);
+	wanted = queue->slots[slot].waiters > 0 ||
+		queue->slots[slot].request.priority == KMS_REFRESH;
+	LWLockRelease(queue_lock());
+	return wanted;
+}
+
+/*
+ * Give the reply to all who wait.
+ */
+void
+kms_queue_finish(int index, const KmsReply *reply)
+{
+	KmsSlot    *slot = &queue->slots[index];
+	bool		freed;
+
+	LWLockAcquire(queue_lock(), LW_EXCLUSIVE);
+	freed = slot->waiters == 0;
+	if (freed)
+		free_slot(slot);
+	else
+	{
+		slot->reply = *reply;
+		slot->state = SLOT_DONE;
+	}
+	LWLockRelease(queue_lock());
+
+	if (freed)
+		ConditionVariableBroadcast(&queue->slot_freed);
+	else
+		ConditionVariableBroadcast(&slot->done);
+}

@@ -1,0 +1,46 @@
+/*-------------------------------------------------------------------------
+ *
+ * stats.h
+ *	  Counters of KMS calls, and how each KEK does.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ENVELOPE_STATS_H
+#define ENVELOPE_STATS_H
+
+#include "datatype/timestamp.h"
+
+#include "kms/kms.h"
+
+#define LATENCY_BUCKETS 40
+
+typedef struct KmsOperationStats
+{
+	uint64		calls;
+	uint64		outcomes[KMS_OUTCOMES];
+	uint64		waits;			/* callers that waited for a call */
+	uint64		latencies[LATENCY_BUCKETS];
+} KmsOperationStats;
+
+typedef struct KekStats
+{
+	Oid			database;		/* InvalidOid: unused */
+	char		kek[KEK_NAME_MAX];
+	uint64		last_used;		/* order of use */
+	bool		has_outcome;
+	KmsOutcome	outcome;		/* of the last call */
+	TimestampTz since;			/* when it last changed */
+	char		detail[KMS_DETAIL_MAX];
+	KmsOperationStats operations[KMS_OPERATIONS];
+} KekStats;
+
+extern Size kms_stats_shmem_size(void);
+extern void kms_stats_shmem_init(void *area);
+
+extern bool kms_stats_count_call(const KmsRequest *request, KmsOutcome outcome,
+								 const char *detail, double latency_ms);
+extern void kms_stats_count_wait(const KmsRequest *request);
+extern KekStats *kms_stats_of_database(Oid database, int *nkeks);
+extern double kms_stats_quantile(const KmsOperationStats *operation, double quantile);
+
+#endif							/* ENVELOPE_STATS_H */
