@@ -22,6 +22,7 @@ OBJS = \
 	src/crypto/format.o \
 	src/keys/cache.o \
 	src/keys/catalog.o \
+	src/keys/encoding.o \
 	src/keys/guard.o \
 	src/keys/keyring.o \
 	src/keys/memo.o \

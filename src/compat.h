@@ -12,8 +12,21 @@
 #define ENVELOPE_COMPAT_H
 
 #include <time.h>
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
 
 #include "utils/wait_event.h"
+
+/* PostgreSQL 16 moved the macros for varlena values to a header of their own. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+/* PostgreSQL 18 puts it before the declaration. */
+#if PG_VERSION_NUM < 180000
+#define pg_noreturn __attribute__((noreturn))
+#endif
 
 /*
  * PostgreSQL 17 gave extensions wait events with names of their own; before
@@ -46,6 +59,18 @@ boottime_ms(void)
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 #endif
 	return (int64) ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/*
+ * Keep the memory of this process out of core files, and out of reach of other
+ * processes of the same user.
+ */
+static inline void
+process_keep_out_of_core_files(void)
+{
+#ifdef __linux__
+	(void) prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+#endif
 }
 
 #endif							/* ENVELOPE_COMPAT_H */

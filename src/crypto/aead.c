@@ -96,10 +96,10 @@ load_gcm(DekCiphers *ciphers, const uint8 *key)
 static bool
 load_term(DekCiphers *ciphers, const uint8 *key, size_t key_len)
 {
+	static char digest[] = "SHA256";
 	OSSL_PARAM	params[2];
 
-	params[0] = OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST,
-												 unconstify(char *, "SHA256"), 0);
+	params[0] = OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0);
 	params[1] = OSSL_PARAM_construct_end();
 
 	if (ciphers->term == NULL)

@@ -42,6 +42,7 @@ dek_generate(Dek *dek)
 static bool
 expand(const Dek *dek, const char *use, uint8 *out, size_t len)
 {
+	static char digest[] = "SHA256";
 	EVP_KDF    *kdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
 	EVP_KDF_CTX *ctx = kdf ? EVP_KDF_CTX_new(kdf) : NULL;
 	char		info[32];
@@ -49,10 +50,9 @@ expand(const Dek *dek, const char *use, uint8 *out, size_t len)
 	bool		ok;
 
 	snprintf(info, sizeof(info), INFO_PREFIX "%s", use);
-	params[0] = OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST,
-												 unconstify(char *, "SHA256"), 0);
+	params[0] = OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 0);
 	params[1] = OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY,
-												  unconstify(uint8 *, dek->bytes),
+												  unconstify(Dek *, dek)->bytes,
 												  sizeof(dek->bytes));
 	params[2] = OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO,
 												  info, strlen(info));

@@ -36,6 +36,7 @@
 #include "common/hashfn.h"
 #include "common/pg_prng.h"
 #include "port/atomics.h"
+#include "port/pg_bitutils.h"
 
 #include "compat.h"
 #include "keys/cache.h"

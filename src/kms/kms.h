@@ -25,10 +25,11 @@
 typedef enum KmsOperation
 {
 	KMS_UNWRAP,
-	KMS_GENERATE
+	KMS_GENERATE,
+	KMS_CHECK					/* generate, unwrap, compare; keep nothing */
 } KmsOperation;
 
-#define KMS_OPERATIONS 2
+#define KMS_OPERATIONS 3
 
 /* How a call ended; what each means for a key in memory is in kms/worker.c */
 typedef enum KmsOutcome

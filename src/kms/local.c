@@ -168,8 +168,8 @@ newest_version(const char *name, KmsAnswer *answer)
 	closedir(dir);
 
 	if (newest == 0)
-		fail(answer, KMS_DENIED, "there is no file \"%s/%s.N.key\"",
-			 envelope_local_kek_directory, name);
+		fail(answer, KMS_DENIED, "there is no file \"%s.N.key\" in envelope.local_kek_directory",
+			 name);
 	return newest;
 }
 

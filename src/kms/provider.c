@@ -70,6 +70,8 @@ kms_operation_name(KmsOperation operation)
 			return "unwrap";
 		case KMS_GENERATE:
 			return "generate";
+		case KMS_CHECK:
+			return "check";
 	}
 	return "unknown";
 }

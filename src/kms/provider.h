@@ -22,7 +22,10 @@ typedef struct KmsProvider
 	/* How long to hold the answer back, in ms; -1 for ever.  For tests. */
 	int			(*delay_ms) (const KmsRequest *request);
 
-	/* Answer.  Called by the worker; does not throw. */
+	/*
+	 * Answer a request to unwrap or to generate.  *answer is zeroed.  Called by
+	 * the worker; does not throw.
+	 */
 	void		(*answer) (const KmsRequest *request, KmsAnswer *answer);
 } KmsProvider;
 

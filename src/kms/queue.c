@@ -24,8 +24,9 @@
  *
  * One KEK whose KMS hangs must not starve the others, so that a request takes
  * a slot only while its KEK has fewer slots than FOREGROUND_SHARE (for bulk
- * work BULK_SHARE) times those that are free.  However many hang, some slots
- * stay free.
+ * work BULK_SHARE) times those that are free; and the worker runs its requests
+ * only while they are fewer than RUNNING_SHARE times the calls that could still
+ * be started.  It takes several KMSs that hang at once to hold up the others.
  *
  * Locking
  *
@@ -46,6 +47,7 @@
 #include "compat.h"
 #include "errors.h"
 #include "kms/queue.h"
+#include "kms/stats.h"
 #include "settings.h"
 #include "shmem.h"
 
@@ -55,6 +57,7 @@
 
 #define FOREGROUND_SHARE		3
 #define BULK_SHARE				1
+#define RUNNING_SHARE			7
 
 /* How many requests one backend has under way in kms_call_many */
 #define BULK_WINDOW				64
@@ -63,6 +66,8 @@
 #define REFRESH_DEADLINE_MS		30000
 
 #define NO_SLOT					(-1)
+
+#define NO_FREE_SLOT	"all slots of the queue were taken until envelope.kms_timeout was over"
 
 typedef enum SlotState
 {
@@ -372,13 +377,14 @@ kms_call(const KmsRequest *request, KmsReply *reply)
 	Assert(nheld == 0);
 	PG_ENSURE_ERROR_CLEANUP(leave_all_slots, 0);
 	{
+		kms_stats_count_wait(request);
 		if (enter_slot_wait(request, deadline))
 		{
 			wake_worker();
 			await_oldest_slot(reply, deadline);
 		}
 		else
-			reply_no_answer(reply, "all slots of the queue were taken until envelope.kms_timeout was over");
+			reply_no_answer(reply, NO_FREE_SLOT);
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(leave_all_slots, 0);
 }
@@ -387,59 +393,70 @@ kms_call(const KmsRequest *request, KmsReply *reply)
  * Ask many things, up to BULK_WINDOW at once.
  *
  * fill is called for each item in turn to fill in its request (zeroed, its
- * priority set), and done with its reply, in the same order.  Both may throw.
- * Each item has envelope.kms_timeout from the moment it was asked.
+ * priority set), and says whether there is anything to ask; done is called with
+ * the reply of each that was asked, in the same order.  Both may throw.  Each
+ * item has envelope.kms_timeout from the moment it was asked.
  */
 void
 kms_call_many(int nitems, kms_fill_fn fill, kms_done_fn done, void *arg)
 {
 	KmsRequest *request = palloc(sizeof(KmsRequest));
 	KmsReply   *reply = palloc(sizeof(KmsReply));
+	int			items[BULK_WINDOW]; /* of held[] */
 	int64		deadlines[BULK_WINDOW];
-	int			nasked = 0;
-	int			ndone = 0;
+	int			next = 0;
+	bool		filled = false;
 
 	shmem_require();
 	Assert(nheld == 0);
 	PG_ENSURE_ERROR_CLEANUP(leave_all_slots, 0);
 	{
-		while (ndone < nitems)
+		while (next < nitems || nheld > 0)
 		{
 			bool		asked = false;
+			int64		deadline = boottime_ms() + envelope_kms_timeout;
 
 			CHECK_FOR_INTERRUPTS();
-			if (nasked < nitems && nheld < BULK_WINDOW)
+			while (next < nitems && !filled)
 			{
-				int64		deadline = boottime_ms() + envelope_kms_timeout;
-
 				memset(request, 0, sizeof(*request));
 				request->priority = KMS_BULK;
-				fill(nasked, request, arg);
+				filled = fill(next, request, arg);
+				if (!filled)
+					next++;
+			}
 
-				/* Wait for a slot only if there is no reply to wait for. */
-				if (nheld > 0)
-					asked = enter_slot(request, deadline, 1) != NO_SLOT;
-				else
-					asked = enter_slot_wait(request, deadline);
-				if (asked)
+			/* Wait for a slot only if there is no reply to wait for. */
+			if (filled && nheld == 0)
+			{
+				asked = enter_slot_wait(request, deadline);
+				if (!asked)
 				{
-					wake_worker();
-					deadlines[nasked % BULK_WINDOW] = deadline;
-					nasked++;
+					reply_no_answer(reply, NO_FREE_SLOT);
+					done(next++, reply, arg);
+					filled = false;
+					continue;
 				}
 			}
-			if (!asked)
+			else if (filled && nheld < BULK_WINDOW)
+				asked = enter_slot(request, deadline, 1) != NO_SLOT;
+
+			if (asked)
 			{
-				if (nheld > 0)
-					await_oldest_slot(reply, deadlines[ndone % BULK_WINDOW]);
-				else
-				{
-					reply_no_answer(reply, "all slots of the queue were taken until envelope.kms_timeout was over");
-					nasked++;
-				}
-				done(ndone, reply, arg);
+				wake_worker();
+				items[nheld - 1] = next++;
+				deadlines[nheld - 1] = deadline;
+				filled = false;
+			}
+			else if (nheld > 0)
+			{
+				int			item = items[0];
+
+				await_oldest_slot(reply, deadlines[0]);
+				memmove(&items[0], &items[1], nheld * sizeof(items[0]));
+				memmove(&deadlines[0], &deadlines[1], nheld * sizeof(deadlines[0]));
+				done(item, reply, arg);
 				secret_wipe(reply, sizeof(*reply));
-				ndone++;
 			}
 		}
 	}
@@ -497,7 +514,31 @@ kms_queue_detach(void)
 }
 
 /*
- * Claim the most urgent request, of these the oldest; -1 if there is none.
+ * May one more request of this slot's KEK run?  The lock is held.
+ */
+static bool
+may_run(const KmsSlot *slot)
+{
+	int			nrunning = 0;
+	int			nsame = 0;
+
+	for (int i = 0; i < queue->nslots; i++)
+	{
+		const KmsSlot *other = &queue->slots[i];
+
+		if (other->state != SLOT_RUNNING)
+			continue;
+		nrunning++;
+		if (other->request.database == slot->request.database &&
+			strcmp(other->request.kek, slot->request.kek) == 0)
+			nsame++;
+	}
+	return nsame < RUNNING_SHARE * (envelope_kms_connections - nrunning);
+}
+
+/*
+ * Claim the most urgent request that may run, of these the oldest; -1 if there
+ * is none.
  */
 int
 kms_queue_claim(void)
@@ -511,10 +552,12 @@ kms_queue_claim(void)
 
 		if (slot->state != SLOT_QUEUED)
 			continue;
-		if (best == NULL ||
-			slot->request.priority < best->request.priority ||
-			(slot->request.priority == best->request.priority &&
-			 slot->ticket < best->ticket))
+		if (best != NULL &&
+			(slot->request.priority > best->request.priority ||
+			 (slot->request.priority == best->request.priority &&
+			  slot->ticket > best->ticket)))
+			continue;
+		if (may_run(slot))
 			best = slot;
 	}
 	if (best)

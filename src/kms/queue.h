@@ -16,7 +16,7 @@ extern Size kms_queue_shmem_size(void);
 extern void kms_queue_shmem_init(void *area);
 
 /* For backends */
-typedef void (*kms_fill_fn) (int item, KmsRequest *request, void *arg);
+typedef bool (*kms_fill_fn) (int item, KmsRequest *request, void *arg);
 typedef void (*kms_done_fn) (int item, const KmsReply *reply, void *arg);
 
 extern void kms_call(const KmsRequest *request, KmsReply *reply);

@@ -1,0 +1,606 @@
+/* sql/envelope--1.0.sql */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION envelope" to load this file. \quit
+
+--
+-- Tables.  They live in a schema of their own, are dumped with the database,
+-- and are written through the functions below.
+--
+
+CREATE SCHEMA envelope;
+COMMENT ON SCHEMA envelope IS 'keys of tenants, and views on what envelope does';
+
+CREATE TABLE envelope.keks (
+	name text COLLATE "C" PRIMARY KEY,
+	uri text COLLATE "C" NOT NULL,
+	options jsonb NOT NULL DEFAULT '{}',
+	is_default boolean NOT NULL DEFAULT false,
+	created_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+CREATE UNIQUE INDEX keks_default ON envelope.keks (is_default) WHERE is_default;
+COMMENT ON TABLE envelope.keks IS 'key encryption keys: where each is, never what it is';
+COMMENT ON COLUMN envelope.keks.uri IS 'which key of which KMS; never changes';
+COMMENT ON COLUMN envelope.keks.options IS 'what differs from KEK to KEK and is harmless; never credentials';
+COMMENT ON COLUMN envelope.keks.is_default IS 'whether tenants get it that are made without naming a KEK';
+
+CREATE TABLE envelope.tenants (
+	tenant_id text COLLATE "C" PRIMARY KEY,
+	kek text COLLATE "C" REFERENCES envelope.keks,
+	state text COLLATE "C" NOT NULL DEFAULT 'active'
+		CHECK (state IN ('active', 'suspended', 'scheduled', 'destroyed')),
+	created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	state_changed_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+CREATE INDEX tenants_kek ON envelope.tenants (kek);
+COMMENT ON TABLE envelope.tenants IS 'tenants; a row is never deleted';
+COMMENT ON COLUMN envelope.tenants.tenant_id IS 'bound into every value of the tenant; never changes';
+COMMENT ON COLUMN envelope.tenants.kek IS 'wraps the keys that the tenant gets from now on';
+COMMENT ON COLUMN envelope.tenants.state IS 'active, suspended, scheduled (to be destroyed) or destroyed';
+
+CREATE TABLE envelope.tenant_keys (
+	key_id bigint PRIMARY KEY,
+	tenant_id text COLLATE "C" NOT NULL REFERENCES envelope.tenants,
+	purpose text COLLATE "C" NOT NULL CHECK (purpose IN ('data', 'index')),
+	kek text COLLATE "C" REFERENCES envelope.keks,
+	kek_version text COLLATE "C",
+	wrapped_dek bytea CHECK (pg_catalog.octet_length(wrapped_dek) BETWEEN 1 AND 6144),
+	key_check bytea NOT NULL CHECK (pg_catalog.octet_length(key_check) = 32),
+	state text COLLATE "C" NOT NULL
+		CHECK (state IN ('active', 'retired', 'scheduled', 'destroyed')),
+	created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	state_changed_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	CONSTRAINT tenant_keys_wrapped_check CHECK (
+		CASE WHEN state = 'destroyed' THEN wrapped_dek IS NULL
+			 ELSE wrapped_dek IS NOT NULL AND kek IS NOT NULL END)
+);
+CREATE UNIQUE INDEX tenant_keys_active ON envelope.tenant_keys (tenant_id, purpose)
+	WHERE state = 'active';
+CREATE INDEX tenant_keys_tenant ON envelope.tenant_keys (tenant_id);
+CREATE INDEX tenant_keys_kek ON envelope.tenant_keys (kek);
+COMMENT ON TABLE envelope.tenant_keys IS 'data keys of tenants, wrapped by KEKs; a row is never deleted';
+COMMENT ON COLUMN envelope.tenant_keys.key_id IS 'random, never used twice; stands in every value sealed under the key';
+COMMENT ON COLUMN envelope.tenant_keys.purpose IS 'data: random encryption; index: deterministic values and blind indexes';
+COMMENT ON COLUMN envelope.tenant_keys.kek_version IS 'which version of the KEK wrapped it, as the KMS names it';
+COMMENT ON COLUMN envelope.tenant_keys.wrapped_dek IS 'the data key as the KMS wrapped it; null when destroyed';
+COMMENT ON COLUMN envelope.tenant_keys.key_check IS 'proves that an unwrapped key is this tenant''s key with this id and purpose';
+COMMENT ON COLUMN envelope.tenant_keys.state IS 'active (seals and opens), retired (opens), scheduled (opens, nothing new is stored) or destroyed';
+
+SELECT pg_catalog.pg_extension_config_dump('envelope.keks', '');
+SELECT pg_catalog.pg_extension_config_dump('envelope.tenants', '');
+SELECT pg_catalog.pg_extension_config_dump('envelope.tenant_keys', '');
+
+--
+-- Guards.  ALWAYS, so that they fire for restores and replication too.
+--
+
+CREATE FUNCTION envelope.guard_keks() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'envelope_guard_keks';
+COMMENT ON FUNCTION envelope.guard_keks() IS 'trigger on envelope.keks: refuses what would lose a key, and keeps memory true to the table';
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON envelope.keks
+	FOR EACH ROW EXECUTE FUNCTION envelope.guard_keks();
+CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON envelope.keks
+	FOR EACH STATEMENT EXECUTE FUNCTION envelope.guard_keks();
+ALTER TABLE envelope.keks ENABLE ALWAYS TRIGGER guard;
+ALTER TABLE envelope.keks ENABLE ALWAYS TRIGGER guard_truncate;
+
+CREATE FUNCTION envelope.guard_tenants() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'envelope_guard_tenants';
+COMMENT ON FUNCTION envelope.guard_tenants() IS 'trigger on envelope.tenants: refuses what would lose a key, and keeps memory true to the table';
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON envelope.tenants
+	FOR EACH ROW EXECUTE FUNCTION envelope.guard_tenants();
+CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON envelope.tenants
+	FOR EACH STATEMENT EXECUTE FUNCTION envelope.guard_tenants();
+ALTER TABLE envelope.tenants ENABLE ALWAYS TRIGGER guard;
+ALTER TABLE envelope.tenants ENABLE ALWAYS TRIGGER guard_truncate;
+
+CREATE FUNCTION envelope.guard_tenant_keys() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'envelope_guard_tenant_keys';
+COMMENT ON FUNCTION envelope.guard_tenant_keys() IS 'trigger on envelope.tenant_keys: refuses what would lose a key, and keeps memory true to the table';
+CREATE TRIGGER guard BEFORE INSERT OR UPDATE OR DELETE ON envelope.tenant_keys
+	FOR EACH ROW EXECUTE FUNCTION envelope.guard_tenant_keys();
+CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON envelope.tenant_keys
+	FOR EACH STATEMENT EXECUTE FUNCTION envelope.guard_tenant_keys();
+ALTER TABLE envelope.tenant_keys ENABLE ALWAYS TRIGGER guard;
+ALTER TABLE envelope.tenant_keys ENABLE ALWAYS TRIGGER guard_truncate;
+
+--
+-- Values.  Not strict: a null value gives null, a null tenant or context beside
+-- a value is an error.
+--
+
+CREATE FUNCTION @extschema@.envelope_encrypt(tenant text, plaintext text, context text DEFAULT '') RETURNS bytea
+	LANGUAGE c VOLATILE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_encrypt_text_for_text';
+COMMENT ON FUNCTION @extschema@.envelope_encrypt(text, text, text) IS 'seal a value under the tenant''s active key';
+
+CREATE FUNCTION @extschema@.envelope_encrypt(tenant bigint, plaintext text, context text DEFAULT '') RETURNS bytea
+	LANGUAGE c VOLATILE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_encrypt_text_for_bigint';
+COMMENT ON FUNCTION @extschema@.envelope_encrypt(bigint, text, text) IS 'seal a value under the tenant''s active key';
+
+CREATE FUNCTION @extschema@.envelope_encrypt(tenant uuid, plaintext text, context text DEFAULT '') RETURNS bytea
+	LANGUAGE c VOLATILE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_encrypt_text_for_uuid';
+COMMENT ON FUNCTION @extschema@.envelope_encrypt(uuid, text, text) IS 'seal a value under the tenant''s active key';
+
+CREATE FUNCTION @extschema@.envelope_encrypt(tenant text, plaintext bytea, context text DEFAULT '') RETURNS bytea
+	LANGUAGE c VOLATILE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_encrypt_bytea_for_text';
+COMMENT ON FUNCTION @extschema@.envelope_encrypt(text, bytea, text) IS 'seal a value under the tenant''s active key';
+
+CREATE FUNCTION @extschema@.envelope_encrypt(tenant bigint, plaintext bytea, context text DEFAULT '') RETURNS bytea
+	LANGUAGE c VOLATILE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_encrypt_bytea_for_bigint';
+COMMENT ON FUNCTION @extschema@.envelope_encrypt(bigint, bytea, text) IS 'seal a value under the tenant''s active key';
+
+CREATE FUNCTION @extschema@.envelope_encrypt(tenant uuid, plaintext bytea, context text DEFAULT '') RETURNS bytea
+	LANGUAGE c VOLATILE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_encrypt_bytea_for_uuid';
+COMMENT ON FUNCTION @extschema@.envelope_encrypt(uuid, bytea, text) IS 'seal a value under the tenant''s active key';
+
+CREATE FUNCTION @extschema@.envelope_decrypt(tenant text, ciphertext bytea, context text DEFAULT '') RETURNS text
+	LANGUAGE c STABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_decrypt_for_text';
+COMMENT ON FUNCTION @extschema@.envelope_decrypt(text, bytea, text) IS 'open a value that was sealed as text';
+
+CREATE FUNCTION @extschema@.envelope_decrypt(tenant bigint, ciphertext bytea, context text DEFAULT '') RETURNS text
+	LANGUAGE c STABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_decrypt_for_bigint';
+COMMENT ON FUNCTION @extschema@.envelope_decrypt(bigint, bytea, text) IS 'open a value that was sealed as text';
+
+CREATE FUNCTION @extschema@.envelope_decrypt(tenant uuid, ciphertext bytea, context text DEFAULT '') RETURNS text
+	LANGUAGE c STABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_decrypt_for_uuid';
+COMMENT ON FUNCTION @extschema@.envelope_decrypt(uuid, bytea, text) IS 'open a value that was sealed as text';
+
+CREATE FUNCTION @extschema@.envelope_decrypt_bytea(tenant text, ciphertext bytea, context text DEFAULT '') RETURNS bytea
+	LANGUAGE c STABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_decrypt_bytea_for_text';
+COMMENT ON FUNCTION @extschema@.envelope_decrypt_bytea(text, bytea, text) IS 'open a value that was sealed as bytea';
+
+CREATE FUNCTION @extschema@.envelope_decrypt_bytea(tenant bigint, ciphertext bytea, context text DEFAULT '') RETURNS bytea
+	LANGUAGE c STABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_decrypt_bytea_for_bigint';
+COMMENT ON FUNCTION @extschema@.envelope_decrypt_bytea(bigint, bytea, text) IS 'open a value that was sealed as bytea';
+
+CREATE FUNCTION @extschema@.envelope_decrypt_bytea(tenant uuid, ciphertext bytea, context text DEFAULT '') RETURNS bytea
+	LANGUAGE c STABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_decrypt_bytea_for_uuid';
+COMMENT ON FUNCTION @extschema@.envelope_decrypt_bytea(uuid, bytea, text) IS 'open a value that was sealed as bytea';
+
+CREATE FUNCTION @extschema@.envelope_encrypt_deterministic(tenant text, plaintext text, context text DEFAULT '') RETURNS bytea
+	LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_encrypt_deterministic_text_for_text';
+COMMENT ON FUNCTION @extschema@.envelope_encrypt_deterministic(text, text, text) IS 'seal a value so that equal values of a tenant and context give equal bytes';
+
+CREATE FUNCTION @extschema@.envelope_encrypt_deterministic(tenant bigint, plaintext text, context text DEFAULT '') RETURNS bytea
+	LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_encrypt_deterministic_text_for_bigint';
+COMMENT ON FUNCTION @extschema@.envelope_encrypt_deterministic(bigint, text, text) IS 'seal a value so that equal values of a tenant and context give equal bytes';
+
+CREATE FUNCTION @extschema@.envelope_encrypt_deterministic(tenant uuid, plaintext text, context text DEFAULT '') RETURNS bytea
+	LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_encrypt_deterministic_text_for_uuid';
+COMMENT ON FUNCTION @extschema@.envelope_encrypt_deterministic(uuid, text, text) IS 'seal a value so that equal values of a tenant and context give equal bytes';
+
+CREATE FUNCTION @extschema@.envelope_encrypt_deterministic(tenant text, plaintext bytea, context text DEFAULT '') RETURNS bytea
+	LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_encrypt_deterministic_bytea_for_text';
+COMMENT ON FUNCTION @extschema@.envelope_encrypt_deterministic(text, bytea, text) IS 'seal a value so that equal values of a tenant and context give equal bytes';
+
+CREATE FUNCTION @extschema@.envelope_encrypt_deterministic(tenant bigint, plaintext bytea, context text DEFAULT '') RETURNS bytea
+	LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_encrypt_deterministic_bytea_for_bigint';
+COMMENT ON FUNCTION @extschema@.envelope_encrypt_deterministic(bigint, bytea, text) IS 'seal a value so that equal values of a tenant and context give equal bytes';
+
+CREATE FUNCTION @extschema@.envelope_encrypt_deterministic(tenant uuid, plaintext bytea, context text DEFAULT '') RETURNS bytea
+	LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_encrypt_deterministic_bytea_for_uuid';
+COMMENT ON FUNCTION @extschema@.envelope_encrypt_deterministic(uuid, bytea, text) IS 'seal a value so that equal values of a tenant and context give equal bytes';
+
+CREATE FUNCTION @extschema@.envelope_blind_index(tenant text, plaintext text, context text DEFAULT '', bits integer DEFAULT 128) RETURNS bytea
+	LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_blind_index_text_for_text';
+COMMENT ON FUNCTION @extschema@.envelope_blind_index(text, text, text, integer) IS 'keyed hash of a value, 16 to 256 bits, for an index to search by';
+
+CREATE FUNCTION @extschema@.envelope_blind_index(tenant bigint, plaintext text, context text DEFAULT '', bits integer DEFAULT 128) RETURNS bytea
+	LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_blind_index_text_for_bigint';
+COMMENT ON FUNCTION @extschema@.envelope_blind_index(bigint, text, text, integer) IS 'keyed hash of a value, 16 to 256 bits, for an index to search by';
+
+CREATE FUNCTION @extschema@.envelope_blind_index(tenant uuid, plaintext text, context text DEFAULT '', bits integer DEFAULT 128) RETURNS bytea
+	LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_blind_index_text_for_uuid';
+COMMENT ON FUNCTION @extschema@.envelope_blind_index(uuid, text, text, integer) IS 'keyed hash of a value, 16 to 256 bits, for an index to search by';
+
+CREATE FUNCTION @extschema@.envelope_blind_index(tenant text, plaintext bytea, context text DEFAULT '', bits integer DEFAULT 128) RETURNS bytea
+	LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_blind_index_bytea_for_text';
+COMMENT ON FUNCTION @extschema@.envelope_blind_index(text, bytea, text, integer) IS 'keyed hash of a value, 16 to 256 bits, for an index to search by';
+
+CREATE FUNCTION @extschema@.envelope_blind_index(tenant bigint, plaintext bytea, context text DEFAULT '', bits integer DEFAULT 128) RETURNS bytea
+	LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_blind_index_bytea_for_bigint';
+COMMENT ON FUNCTION @extschema@.envelope_blind_index(bigint, bytea, text, integer) IS 'keyed hash of a value, 16 to 256 bits, for an index to search by';
+
+CREATE FUNCTION @extschema@.envelope_blind_index(tenant uuid, plaintext bytea, context text DEFAULT '', bits integer DEFAULT 128) RETURNS bytea
+	LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_blind_index_bytea_for_uuid';
+COMMENT ON FUNCTION @extschema@.envelope_blind_index(uuid, bytea, text, integer) IS 'keyed hash of a value, 16 to 256 bits, for an index to search by';
+
+CREATE FUNCTION @extschema@.envelope_blind_index_of(tenant text, ciphertext bytea, context text DEFAULT '', bits integer DEFAULT 128) RETURNS bytea
+	LANGUAGE c IMMUTABLE PARALLEL SAFE COST 200 AS 'MODULE_PATHNAME', 'envelope_blind_index_of_for_text';
+COMMENT ON FUNCTION @extschema@.envelope_blind_index_of(text, bytea, text, integer) IS 'the same hash of the value that is sealed';
+
+CREATE FUNCTION @extschema@.envelope_blind_index_of(tenant bigint, ciphertext bytea, context text DEFAULT '', bits integer DEFAULT 128) RETURNS bytea
+	LANGUAGE c IMMUTABLE PARALLEL SAFE COST 200 AS 'MODULE_PATHNAME', 'envelope_blind_index_of_for_bigint';
+COMMENT ON FUNCTION @extschema@.envelope_blind_index_of(bigint, bytea, text, integer) IS 'the same hash of the value that is sealed';
+
+CREATE FUNCTION @extschema@.envelope_blind_index_of(tenant uuid, ciphertext bytea, context text DEFAULT '', bits integer DEFAULT 128) RETURNS bytea
+	LANGUAGE c IMMUTABLE PARALLEL SAFE COST 200 AS 'MODULE_PATHNAME', 'envelope_blind_index_of_for_uuid';
+COMMENT ON FUNCTION @extschema@.envelope_blind_index_of(uuid, bytea, text, integer) IS 'the same hash of the value that is sealed';
+
+CREATE FUNCTION @extschema@.envelope_reencrypt(tenant text, ciphertext bytea, context text DEFAULT '') RETURNS bytea
+	LANGUAGE c VOLATILE PARALLEL SAFE COST 200 AS 'MODULE_PATHNAME', 'envelope_reencrypt_for_text';
+COMMENT ON FUNCTION @extschema@.envelope_reencrypt(text, bytea, text) IS 'the same value under the tenant''s active key; the bytes themselves where they are';
+
+CREATE FUNCTION @extschema@.envelope_reencrypt(tenant bigint, ciphertext bytea, context text DEFAULT '') RETURNS bytea
+	LANGUAGE c VOLATILE PARALLEL SAFE COST 200 AS 'MODULE_PATHNAME', 'envelope_reencrypt_for_bigint';
+COMMENT ON FUNCTION @extschema@.envelope_reencrypt(bigint, bytea, text) IS 'the same value under the tenant''s active key; the bytes themselves where they are';
+
+CREATE FUNCTION @extschema@.envelope_reencrypt(tenant uuid, ciphertext bytea, context text DEFAULT '') RETURNS bytea
+	LANGUAGE c VOLATILE PARALLEL SAFE COST 200 AS 'MODULE_PATHNAME', 'envelope_reencrypt_for_uuid';
+COMMENT ON FUNCTION @extschema@.envelope_reencrypt(uuid, bytea, text) IS 'the same value under the tenant''s active key; the bytes themselves where they are';
+
+CREATE FUNCTION @extschema@.envelope_is_sealed(bytea) RETURNS boolean
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'envelope_is_sealed';
+COMMENT ON FUNCTION @extschema@.envelope_is_sealed(bytea) IS 'is this a sealed value, as far as can be told without a key?';
+
+CREATE FUNCTION @extschema@.envelope_key_id(bytea) RETURNS bigint
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'envelope_key_id';
+COMMENT ON FUNCTION @extschema@.envelope_key_id(bytea) IS 'the id of the key that a value is sealed under; null where it is no sealed value';
+
+--
+-- KEKs
+--
+
+CREATE FUNCTION @extschema@.envelope_create_kek(name text, uri text, options jsonb DEFAULT '{}', is_default boolean DEFAULT false) RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_create_kek';
+COMMENT ON FUNCTION @extschema@.envelope_create_kek(text, text, jsonb, boolean) IS 'make known a key encryption key; the KMS is not asked';
+
+CREATE FUNCTION @extschema@.envelope_alter_kek(name text, options jsonb DEFAULT NULL, is_default boolean DEFAULT NULL) RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_alter_kek';
+COMMENT ON FUNCTION @extschema@.envelope_alter_kek(text, jsonb, boolean) IS 'change options of a KEK, or make it the default';
+
+CREATE FUNCTION @extschema@.envelope_drop_kek(name text) RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_drop_kek';
+COMMENT ON FUNCTION @extschema@.envelope_drop_kek(text) IS 'forget a KEK that no tenant and no key uses';
+
+CREATE FUNCTION @extschema@.envelope_check_kek(name text, OUT ok boolean, OUT outcome text, OUT latency_ms double precision, OUT detail text) RETURNS record
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_check_kek';
+COMMENT ON FUNCTION @extschema@.envelope_check_kek(text) IS 'have the KMS generate and unwrap a key, which is then forgotten';
+
+--
+-- Tenants
+--
+
+CREATE FUNCTION @extschema@.envelope_create_tenant(tenant text, kek text DEFAULT NULL) RETURNS bigint
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_create_tenant';
+COMMENT ON FUNCTION @extschema@.envelope_create_tenant(text, text) IS 'make a tenant and its keys; returns the id of the key that seals';
+
+CREATE FUNCTION @extschema@.envelope_create_tenants(tenants text[], kek text DEFAULT NULL) RETURNS integer
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_create_tenants';
+COMMENT ON FUNCTION @extschema@.envelope_create_tenants(text[], text) IS 'make many tenants and their keys, all or none; returns how many';
+
+CREATE FUNCTION @extschema@.envelope_suspend_tenant(tenant text) RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_suspend_tenant';
+COMMENT ON FUNCTION @extschema@.envelope_suspend_tenant(text) IS 'nothing of the tenant is sealed or opened from the commit on';
+
+CREATE FUNCTION @extschema@.envelope_resume_tenant(tenant text) RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_resume_tenant';
+COMMENT ON FUNCTION @extschema@.envelope_resume_tenant(text) IS 'end a suspension';
+
+CREATE FUNCTION @extschema@.envelope_evict(tenant text) RETURNS integer
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_evict';
+COMMENT ON FUNCTION @extschema@.envelope_evict(text) IS 'wipe the tenant''s keys from this server''s memory; returns how many';
+
+CREATE FUNCTION @extschema@.envelope_evict_all() RETURNS integer
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_evict_all';
+COMMENT ON FUNCTION @extschema@.envelope_evict_all() IS 'wipe all keys of this database from this server''s memory; returns how many';
+
+CREATE FUNCTION @extschema@.envelope_warm(tenants text[] DEFAULT NULL) RETURNS integer
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_warm';
+COMMENT ON FUNCTION @extschema@.envelope_warm(text[]) IS 'unwrap the keys of these tenants, or of all, ahead of use; returns how many';
+
+CREATE FUNCTION @extschema@.envelope_provision() RETURNS trigger
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_provision';
+COMMENT ON FUNCTION @extschema@.envelope_provision() IS 'trigger for the application''s table of tenants: gives each new one its keys; arguments: id column, optional KEK column';
+
+-- The same for tenant ids of type bigint and uuid
+
+CREATE FUNCTION @extschema@.envelope_create_tenant(tenant bigint, kek text DEFAULT NULL) RETURNS bigint
+	LANGUAGE sql VOLATILE RETURN @extschema@.envelope_create_tenant(tenant::pg_catalog.text, kek);
+COMMENT ON FUNCTION @extschema@.envelope_create_tenant(bigint, text) IS 'see envelope_create_tenant(text, text)';
+
+CREATE FUNCTION @extschema@.envelope_suspend_tenant(tenant bigint) RETURNS void
+	LANGUAGE sql VOLATILE RETURN @extschema@.envelope_suspend_tenant(tenant::pg_catalog.text);
+COMMENT ON FUNCTION @extschema@.envelope_suspend_tenant(bigint) IS 'see envelope_suspend_tenant(text)';
+
+CREATE FUNCTION @extschema@.envelope_resume_tenant(tenant bigint) RETURNS void
+	LANGUAGE sql VOLATILE RETURN @extschema@.envelope_resume_tenant(tenant::pg_catalog.text);
+COMMENT ON FUNCTION @extschema@.envelope_resume_tenant(bigint) IS 'see envelope_resume_tenant(text)';
+
+CREATE FUNCTION @extschema@.envelope_evict(tenant bigint) RETURNS integer
+	LANGUAGE sql VOLATILE RETURN @extschema@.envelope_evict(tenant::pg_catalog.text);
+COMMENT ON FUNCTION @extschema@.envelope_evict(bigint) IS 'see envelope_evict(text)';
+
+CREATE FUNCTION @extschema@.envelope_create_tenant(tenant uuid, kek text DEFAULT NULL) RETURNS bigint
+	LANGUAGE sql VOLATILE RETURN @extschema@.envelope_create_tenant(tenant::pg_catalog.text, kek);
+COMMENT ON FUNCTION @extschema@.envelope_create_tenant(uuid, text) IS 'see envelope_create_tenant(text, text)';
+
+CREATE FUNCTION @extschema@.envelope_suspend_tenant(tenant uuid) RETURNS void
+	LANGUAGE sql VOLATILE RETURN @extschema@.envelope_suspend_tenant(tenant::pg_catalog.text);
+COMMENT ON FUNCTION @extschema@.envelope_suspend_tenant(uuid) IS 'see envelope_suspend_tenant(text)';
+
+CREATE FUNCTION @extschema@.envelope_resume_tenant(tenant uuid) RETURNS void
+	LANGUAGE sql VOLATILE RETURN @extschema@.envelope_resume_tenant(tenant::pg_catalog.text);
+COMMENT ON FUNCTION @extschema@.envelope_resume_tenant(uuid) IS 'see envelope_resume_tenant(text)';
+
+CREATE FUNCTION @extschema@.envelope_evict(tenant uuid) RETURNS integer
+	LANGUAGE sql VOLATILE RETURN @extschema@.envelope_evict(tenant::pg_catalog.text);
+COMMENT ON FUNCTION @extschema@.envelope_evict(uuid) IS 'see envelope_evict(text)';
+
+--
+-- Views.  The functions below them show what is of the current database.
+--
+
+CREATE FUNCTION envelope.list_cache(OUT database oid, OUT tenant_id text, OUT key_id bigint,
+	OUT purpose text, OUT state text, OUT age interval, OUT expires_in interval,
+	OUT hits bigint) RETURNS SETOF record
+	LANGUAGE c VOLATILE STRICT ROWS 500 AS 'MODULE_PATHNAME', 'envelope_cache';
+COMMENT ON FUNCTION envelope.list_cache() IS 'the keys in memory; of other databases only for members of pg_monitor';
+
+CREATE FUNCTION envelope.get_cache_stats(OUT size integer, OUT used integer, OUT hits bigint,
+	OUT misses bigint, OUT evictions bigint, OUT evictions_unexpired bigint) RETURNS record
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'envelope_cache_stats';
+COMMENT ON FUNCTION envelope.get_cache_stats() IS 'counters of the cache since the server started';
+
+CREATE FUNCTION envelope.list_kms_stats(OUT kek text, OUT operation text, OUT calls bigint,
+	OUT ok bigint, OUT denied bigint, OUT unreachable bigint, OUT corrupt bigint,
+	OUT misconfigured bigint, OUT waits bigint, OUT p50_ms double precision,
+	OUT p99_ms double precision) RETURNS SETOF record
+	LANGUAGE c VOLATILE STRICT ROWS 10 AS 'MODULE_PATHNAME', 'envelope_kms_stats';
+COMMENT ON FUNCTION envelope.list_kms_stats() IS 'KMS calls by KEK and operation since the server started';
+
+CREATE FUNCTION envelope.list_kek_outcomes(OUT kek text, OUT outcome text, OUT since timestamptz,
+	OUT detail text) RETURNS SETOF record
+	LANGUAGE c VOLATILE STRICT ROWS 10 AS 'MODULE_PATHNAME', 'envelope_kek_outcomes';
+COMMENT ON FUNCTION envelope.list_kek_outcomes() IS 'how the last KMS call of each KEK ended';
+
+CREATE FUNCTION envelope.get_server(OUT preloaded boolean, OUT memory_locked boolean,
+	OUT worker_pid integer) RETURNS record
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'envelope_server';
+COMMENT ON FUNCTION envelope.get_server() IS 'whether the module is preloaded and its worker runs';
+
+CREATE VIEW envelope.cache AS
+	SELECT d.datname AS database, c.tenant_id, c.key_id, c.purpose, c.state, c.age,
+		c.expires_in, c.hits
+	FROM envelope.list_cache() c
+	LEFT JOIN pg_catalog.pg_database d ON d.oid = c.database;
+COMMENT ON VIEW envelope.cache IS 'data keys in memory now; of other databases only for members of pg_monitor';
+
+CREATE VIEW envelope.cache_stats AS SELECT * FROM envelope.get_cache_stats();
+COMMENT ON VIEW envelope.cache_stats IS 'counters of the cache of data keys since the server started';
+
+CREATE VIEW envelope.kms_stats AS SELECT * FROM envelope.list_kms_stats();
+COMMENT ON VIEW envelope.kms_stats IS 'KMS calls by KEK and operation since the server started';
+
+CREATE VIEW envelope.status AS
+	SELECT k.name AS kek, k.uri, k.is_default, o.outcome, o.since, o.detail,
+		(SELECT pg_catalog.count(*) FROM envelope.tenants t
+			WHERE t.kek = k.name AND t.state <> 'destroyed') AS tenants,
+		(SELECT pg_catalog.jsonb_object_agg(v.version, v.keys)
+			FROM (SELECT COALESCE(d.kek_version, '') AS version, pg_catalog.count(*) AS keys
+				FROM envelope.tenant_keys d
+				WHERE d.kek = k.name AND d.state <> 'destroyed'
+				GROUP BY 1) v) AS keys_by_version
+	FROM envelope.keks k
+	LEFT JOIN envelope.list_kek_outcomes() o ON o.kek = k.name;
+COMMENT ON VIEW envelope.status IS 'KEKs: how the last KMS call ended and since when calls end so, and how many keys each version has wrapped';
+
+--
+-- Privileges
+--
+
+CREATE FUNCTION envelope.privileges(OUT level text, OUT privileges text, OUT object text)
+	RETURNS SETOF record LANGUAGE sql IMMUTABLE
+BEGIN ATOMIC
+	VALUES
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_encrypt(text, text, text)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_encrypt(bigint, text, text)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_encrypt(uuid, text, text)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_encrypt(text, bytea, text)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_encrypt(bigint, bytea, text)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_encrypt(uuid, bytea, text)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_decrypt(text, bytea, text)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_decrypt(bigint, bytea, text)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_decrypt(uuid, bytea, text)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_decrypt_bytea(text, bytea, text)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_decrypt_bytea(bigint, bytea, text)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_decrypt_bytea(uuid, bytea, text)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_encrypt_deterministic(text, text, text)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_encrypt_deterministic(bigint, text, text)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_encrypt_deterministic(uuid, text, text)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_encrypt_deterministic(text, bytea, text)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_encrypt_deterministic(bigint, bytea, text)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_encrypt_deterministic(uuid, bytea, text)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_blind_index(text, text, text, integer)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_blind_index(bigint, text, text, integer)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_blind_index(uuid, text, text, integer)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_blind_index(text, bytea, text, integer)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_blind_index(bigint, bytea, text, integer)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_blind_index(uuid, bytea, text, integer)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_blind_index_of(text, bytea, text, integer)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_blind_index_of(bigint, bytea, text, integer)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_blind_index_of(uuid, bytea, text, integer)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_reencrypt(text, bytea, text)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_reencrypt(bigint, bytea, text)'),
+		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_reencrypt(uuid, bytea, text)'),
+		('operate', 'USAGE', 'SCHEMA envelope'),
+		('operate', 'EXECUTE', 'FUNCTION @extschema@.envelope_check_kek(text)'),
+		('operate', 'EXECUTE', 'FUNCTION @extschema@.envelope_evict(text)'),
+		('operate', 'EXECUTE', 'FUNCTION @extschema@.envelope_evict_all()'),
+		('operate', 'EXECUTE', 'FUNCTION @extschema@.envelope_warm(text[])'),
+		('operate', 'EXECUTE', 'FUNCTION @extschema@.envelope_evict(bigint)'),
+		('operate', 'EXECUTE', 'FUNCTION @extschema@.envelope_evict(uuid)'),
+		('operate', 'EXECUTE', 'FUNCTION envelope.list_cache()'),
+		('operate', 'EXECUTE', 'FUNCTION envelope.get_cache_stats()'),
+		('operate', 'EXECUTE', 'FUNCTION envelope.list_kms_stats()'),
+		('operate', 'EXECUTE', 'FUNCTION envelope.list_kek_outcomes()'),
+		('operate', 'EXECUTE', 'FUNCTION envelope.get_server()'),
+		('operate', 'SELECT', 'TABLE envelope.cache'),
+		('operate', 'SELECT', 'TABLE envelope.cache_stats'),
+		('operate', 'SELECT', 'TABLE envelope.kms_stats'),
+		('operate', 'SELECT', 'TABLE envelope.status'),
+		('operate', 'EXECUTE', 'FUNCTION @extschema@.envelope_doctor()'),
+		('operate', 'EXECUTE', 'FUNCTION envelope.privileges()'),
+		('admin', 'USAGE', 'SCHEMA envelope'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_create_kek(text, text, jsonb, boolean)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_alter_kek(text, jsonb, boolean)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_drop_kek(text)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_create_tenant(text, text)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_create_tenants(text[], text)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_suspend_tenant(text)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_resume_tenant(text)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_provision()'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_create_tenant(bigint, text)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_suspend_tenant(bigint)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_resume_tenant(bigint)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_create_tenant(uuid, text)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_suspend_tenant(uuid)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_resume_tenant(uuid)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_grant(name, text)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_revoke(name, text)'),
+		('admin', 'SELECT, INSERT', 'TABLE envelope.keks'),
+		('admin', 'SELECT, INSERT', 'TABLE envelope.tenants'),
+		('admin', 'SELECT, INSERT', 'TABLE envelope.tenant_keys');
+END;
+COMMENT ON FUNCTION envelope.privileges() IS 'what envelope_grant grants at each level';
+
+CREATE FUNCTION @extschema@.envelope_grant(role name, level text) RETURNS void
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'envelope_grant';
+COMMENT ON FUNCTION @extschema@.envelope_grant(name, text) IS 'grant a role what belongs to a level: use, operate or admin';
+
+CREATE FUNCTION @extschema@.envelope_revoke(role name, level text) RETURNS void
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'envelope_revoke';
+COMMENT ON FUNCTION @extschema@.envelope_revoke(name, text) IS 'take from a role what belongs to a level: use, operate or admin';
+
+--
+-- Doctor
+--
+
+CREATE FUNCTION @extschema@.envelope_doctor(OUT severity text, OUT subject text,
+	OUT finding text, OUT hint text)
+	RETURNS SETOF record LANGUAGE sql VOLATILE SECURITY DEFINER
+	SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+	SELECT 'error', 'server', 'the module is not preloaded',
+		'add "envelope" to shared_preload_libraries and restart the server'
+	FROM envelope.get_server() s WHERE NOT s.preloaded
+	UNION ALL
+	SELECT 'error', 'worker', 'the KMS worker is not running',
+		'raise max_worker_processes and restart the server; the server log says more'
+	FROM envelope.get_server() s WHERE s.preloaded AND s.worker_pid IS NULL
+	UNION ALL
+	SELECT 'warning', 'memory', 'keys in memory could be swapped out',
+		'raise the limit on locked memory (RLIMIT_MEMLOCK), or encrypt the swap space'
+	FROM envelope.get_server() s WHERE s.preloaded AND NOT s.memory_locked
+	UNION ALL
+	SELECT 'warning', 'cache',
+		c.evictions_unexpired || ' keys that were still good had to make room',
+		'raise envelope.cache_size'
+	FROM envelope.get_server() s
+	CROSS JOIN LATERAL (SELECT (envelope.get_cache_stats()).* WHERE s.preloaded) c
+	WHERE c.evictions_unexpired > 0
+	UNION ALL
+	SELECT CASE o.outcome WHEN 'unreachable' THEN 'warning' ELSE 'error' END,
+		'KEK ' || o.kek, o.outcome || ' since ' || o.since || COALESCE(': ' || o.detail, ''),
+		'see SELECT * FROM envelope_check_kek(' || quote_literal(o.kek) || ')'
+	FROM envelope.list_kek_outcomes() o
+	WHERE o.outcome <> 'ok' AND EXISTS (SELECT FROM envelope.keks k WHERE k.name = o.kek)
+	UNION ALL
+	SELECT 'notice', 'KEKs', 'there is no default KEK',
+		'tenants can be made only with a KEK named'
+	WHERE NOT EXISTS (SELECT FROM envelope.keks WHERE is_default)
+	UNION ALL
+	SELECT 'error', 'tenant ' || t.tenant_id, 'it has no active ' || p.purpose || ' key',
+		'restore envelope.tenant_keys from the backup that the tenant is from'
+	FROM envelope.tenants t CROSS JOIN (VALUES ('data'), ('index')) p (purpose)
+	WHERE t.state <> 'destroyed' AND NOT EXISTS (
+		SELECT FROM envelope.tenant_keys k
+		WHERE k.tenant_id = t.tenant_id AND k.purpose = p.purpose AND k.state = 'active')
+	UNION ALL
+	SELECT 'error', 'table envelope.' || g.name,
+		'its trigger ' || g.trigger || ' is missing or not ENABLE ALWAYS',
+		'ALTER TABLE envelope.' || g.name || ' ENABLE ALWAYS TRIGGER ' || g.trigger
+	FROM (SELECT n.name, t.trigger
+		FROM (VALUES ('keks'), ('tenants'), ('tenant_keys')) n (name)
+		CROSS JOIN (VALUES ('guard'), ('guard_truncate')) t (trigger)) g
+	WHERE NOT EXISTS (
+		SELECT FROM pg_trigger t
+		JOIN pg_class c ON c.oid = t.tgrelid
+		JOIN pg_namespace s ON s.oid = c.relnamespace
+		WHERE s.nspname = 'envelope' AND c.relname = g.name
+			AND t.tgname = g.trigger AND t.tgenabled = 'A')
+	UNION ALL
+	SELECT 'error', 'function ' || p.oid::regprocedure, 'everybody may execute it',
+		'REVOKE EXECUTE ON FUNCTION ' || p.oid::regprocedure || ' FROM PUBLIC'
+	FROM pg_extension e
+	JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+		AND d.classid = 'pg_proc'::regclass AND d.deptype = 'e'
+	JOIN pg_proc p ON p.oid = d.objid
+	CROSS JOIN LATERAL aclexplode(COALESCE(p.proacl, acldefault('f', p.proowner))) a
+	WHERE e.extname = 'envelope' AND a.grantee = 0
+		AND p.proname NOT IN ('envelope_is_sealed', 'envelope_key_id')
+	UNION ALL
+	SELECT 'warning', pg_describe_object(o.classid, o.objid, 0),
+		'it stores what ' || string_agg(DISTINCT o.proname, ', ') || ' opens',
+		'sealed values should not be stored open; a view does not store them'
+	FROM (
+		SELECT CASE WHEN r.oid IS NULL THEN d.classid ELSE 'pg_class'::regclass END AS classid,
+			COALESCE(r.ev_class, d.objid) AS objid, p.proname
+		FROM pg_proc p
+		JOIN pg_depend x ON x.classid = 'pg_proc'::regclass AND x.objid = p.oid AND x.deptype = 'e'
+		JOIN pg_extension e ON e.oid = x.refobjid AND e.extname = 'envelope'
+		JOIN pg_depend d ON d.refclassid = 'pg_proc'::regclass AND d.refobjid = p.oid
+		LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+		LEFT JOIN pg_class c ON c.oid = COALESCE(r.ev_class,
+			CASE WHEN d.classid = 'pg_class'::regclass THEN d.objid END)
+		WHERE p.proname IN ('envelope_decrypt', 'envelope_decrypt_bytea')
+			AND (d.classid = 'pg_statistic_ext'::regclass OR c.relkind IN ('i', 'm'))) o
+	GROUP BY o.classid, o.objid
+	UNION ALL
+	SELECT 'notice', 'setting ' || s.name, 'the server log may hold plaintext of statements',
+		CASE s.name WHEN 'log_parameter_max_length' THEN 'set it to 0'
+			WHEN 'log_parameter_max_length_on_error' THEN 'set it to 0'
+			ELSE 'keep plaintext out of SQL text, by parameters, or set it to none' END
+	FROM pg_settings s
+	WHERE (s.name = 'log_statement' AND s.setting IN ('mod', 'all'))
+		OR (s.name = 'log_parameter_max_length_on_error' AND s.setting <> '0');
+END;
+COMMENT ON FUNCTION @extschema@.envelope_doctor() IS 'what is wrong or unwise here; no rows when all is well';
+
+--
+-- Nobody but the owner may do anything that is not granted, whatever default
+-- privileges the database has; the two functions that need no key are for all.
+--
+
+DO $$
+DECLARE
+	object record;
+BEGIN
+	FOR object IN
+		SELECT CASE d.classid
+				WHEN 'pg_catalog.pg_proc'::pg_catalog.regclass THEN 'FUNCTION ' || d.objid::pg_catalog.regprocedure
+				WHEN 'pg_catalog.pg_namespace'::pg_catalog.regclass THEN 'SCHEMA ' || d.objid::pg_catalog.regnamespace
+				ELSE 'TABLE ' || d.objid::pg_catalog.regclass END AS name,
+			CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::pg_catalog.text END AS grantee
+		FROM pg_catalog.pg_extension e
+		JOIN pg_catalog.pg_depend d ON d.refobjid = e.oid AND d.deptype = 'e'
+			AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+		LEFT JOIN pg_catalog.pg_proc p ON p.oid = d.objid AND d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+		LEFT JOIN pg_catalog.pg_namespace n ON n.oid = d.objid AND d.classid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
+		LEFT JOIN pg_catalog.pg_class c ON c.oid = d.objid AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+			AND c.relkind IN ('r', 'v')
+		CROSS JOIN LATERAL pg_catalog.aclexplode(CASE
+			WHEN p.oid IS NOT NULL THEN COALESCE(p.proacl, pg_catalog.acldefault('f', p.proowner))
+			WHEN n.oid IS NOT NULL THEN n.nspacl
+			ELSE c.relacl END) a
+		WHERE e.extname = 'envelope'
+			AND a.grantee <> COALESCE(p.proowner, n.nspowner, c.relowner)
+		GROUP BY 1, 2
+	LOOP
+		EXECUTE 'REVOKE ALL ON ' || object.name || ' FROM ' || object.grantee;
+	END LOOP;
+END;
+$$ LANGUAGE plpgsql;
+
+GRANT EXECUTE ON FUNCTION @extschema@.envelope_is_sealed(bytea) TO PUBLIC;
+GRANT EXECUTE ON FUNCTION @extschema@.envelope_key_id(bytea) TO PUBLIC;

@@ -1,0 +1,42 @@
+/*-------------------------------------------------------------------------
+ *
+ * envelope.c
+ *	  Where the module begins: settings, shared memory, worker, hooks.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+
+#include "keys/guard.h"
+#include "keys/keyring.h"
+#include "keys/memo.h"
+#include "kms/worker.h"
+#include "settings.h"
+#include "shmem.h"
+
+PG_MODULE_MAGIC;
+
+void		_PG_init(void);
+
+/*
+ * In a server that preloads the module, by the postmaster; else in a backend,
+ * by the first function that is called.  There only those functions work that
+ * need no key, and the rest say so.
+ */
+void
+_PG_init(void)
+{
+	settings_define();
+	memo_init();
+	keyring_init();
+	guard_install_hooks();
+
+	if (process_shared_preload_libraries_in_progress)
+	{
+		shmem_install_hooks();
+		worker_register();
+	}
+}
