@@ -41,6 +41,7 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
+#include "portability/instr_time.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
@@ -83,7 +84,7 @@ typedef struct Call
 	int			attempts;		/* made so far */
 	bool		confirming;		/* was denied once */
 	int64		begun_at;
-	int64		attempted_at;
+	instr_time	attempted_at;
 } Call;
 
 static Call *calls = NULL;		/* envelope_kms_connections */
@@ -226,10 +227,13 @@ static void
 note_answer(const Call *call)
 {
 	const KmsRequest *request = call->request;
-	double		latency = boottime_ms() - call->attempted_at;
+	instr_time	latency;
 
+	INSTR_TIME_SET_CURRENT(latency);
+	INSTR_TIME_SUBTRACT(latency, call->attempted_at);
 	clean_detail(answer.detail);
-	if (!kms_stats_count_call(request, answer.outcome, answer.detail, latency))
+	if (!kms_stats_count_call(request, answer.outcome, answer.detail,
+							  INSTR_TIME_GET_MILLISEC(latency)))
 		return;
 	if (answer.outcome == KMS_OK)
 		ereport(LOG,
@@ -354,14 +358,14 @@ attempt_call(Call *call)
 	int			delay = call->provider->delay_ms(call->request);
 
 	call->attempts++;
-	call->attempted_at = boottime_ms();
+	INSTR_TIME_SET_CURRENT(call->attempted_at);
 	call->step = CALL_ANSWER;
 	if (delay < 0 || delay > policy->attempt_ms)
 	{
 		call->step = CALL_TIMEOUT;
 		delay = policy->attempt_ms;
 	}
-	call->due = call->attempted_at + delay;
+	call->due = boottime_ms() + delay;
 }
 
 /* Move on every call whose time has come. */

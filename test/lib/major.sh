@@ -83,8 +83,9 @@ strict_flags()
 	echo "-Wall -Wextra -Werror -isystem $("$TREE/bin/pg_config" --includedir-server)"
 }
 
-# PostgreSQL's flags are gcc's, some of which clang does not know.
-CLANG_FLAGS='-Wno-unknown-warning-option -Wno-ignored-optimization-argument'
+# PostgreSQL's flags and attributes are gcc's, some of which clang does not
+# know.
+CLANG_FLAGS='-Wno-unknown-warning-option -Wno-ignored-optimization-argument -Wno-ignored-attributes'
 
 build_one()
 {
