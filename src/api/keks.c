@@ -202,7 +202,7 @@ envelope_alter_kek(PG_FUNCTION_ARGS)
 			clear_default();
 		(void) store_execute("UPDATE envelope.keks SET options = coalesce($2, options),"
 							 " is_default = coalesce($3, is_default)"
-							 " WHERE name OPERATOR(pg_catalog.=) $1",
+							 " WHERE name = $1",
 							 lengthof(params), params);
 	}
 	store_end(&scope);
@@ -224,15 +224,15 @@ envelope_drop_kek(PG_FUNCTION_ARGS)
 	(void) read_kek(name);
 	store_refuse_serializable("drop a KEK");
 	store_begin(&scope);
-	if (store_execute("SELECT FROM envelope.tenants WHERE kek OPERATOR(pg_catalog.=) $1"
+	if (store_execute("SELECT FROM envelope.tenants WHERE kek = $1"
 					  " UNION ALL "
-					  "SELECT FROM envelope.tenant_keys WHERE kek OPERATOR(pg_catalog.=) $1"
+					  "SELECT FROM envelope.tenant_keys WHERE kek = $1"
 					  " LIMIT 1", 1, params) > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
 				 errmsg("KEK \"%s\" is in use", name),
 				 errdetail("Keys of tenants are wrapped under it.")));
-	(void) store_execute("DELETE FROM envelope.keks WHERE name OPERATOR(pg_catalog.=) $1",
+	(void) store_execute("DELETE FROM envelope.keks WHERE name = $1",
 						 1, params);
 	store_end(&scope);
 	PG_RETURN_VOID();

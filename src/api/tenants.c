@@ -91,9 +91,9 @@ move_tenant(const char *tenant, const char *from, const char *to)
 	store_refuse_serializable("suspend or resume a tenant");
 	store_begin(&scope);
 	if (store_execute("UPDATE envelope.tenants"
-					  " SET state = $3, state_changed_at = pg_catalog.now()"
-					  " WHERE tenant_id OPERATOR(pg_catalog.=) $1"
-					  " AND state OPERATOR(pg_catalog.=) $2",
+					  " SET state = $3, state_changed_at = now()"
+					  " WHERE tenant_id = $1"
+					  " AND state = $2",
 					  lengthof(params), params) == 0)
 	{
 		state = state_of(tenant);

@@ -47,8 +47,6 @@
 
 /* Refresh once past this part of a key's time */
 #define REFRESH_AT			0.8
-/* A key's time is shortened by at most this part, so that refreshes spread */
-#define TTL_JITTER			0.1
 /* A refresh that is not answered by then is asked for again */
 #define REFRESH_PATIENCE_MS	35000
 /* How long after an unreachable KMS the next refresh is tried */

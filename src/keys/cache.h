@@ -19,6 +19,9 @@ typedef enum DekState
 	DEK_SUSPECT					/* the KMS denied it once: opens, seals not */
 } DekState;
 
+/* A key's time is shortened by at most this part, so that refreshes spread */
+#define TTL_JITTER			0.1
+
 /* Names a key in a server: key ids are unique in a database only */
 typedef struct DekId
 {

@@ -51,6 +51,12 @@
 #define USES_MAX 1024
 
 /*
+ * A key is looked at again after so many values even if the epoch stands still,
+ * as it does when the worker does.
+ */
+#define VALUES_PER_LOOK 1000
+
+/*
  * A key that the KMS denied is asked for again after this, so that a scan over
  * rows that cannot be opened does not ask for each of them.
  */
@@ -73,6 +79,7 @@ typedef struct KeyUse
 	DekCiphers *ciphers;		/* NULL until loaded */
 	DekLease	lease;
 	uint64		epoch;			/* at which the lease was taken */
+	int			values_left;	/* until it is taken again anyway */
 	uint64		memo_sequence;	/* at which the memo allowed opening */
 	uint64		seals_sequence; /* at which this was the tenant's active key */
 	int64		denied_until;	/* the KMS said no; not asked before then */
@@ -428,6 +435,7 @@ ask_kms(KeyUse *use)
 	KmsRequest *request = palloc0(sizeof(KmsRequest));
 	KmsReply   *reply = palloc(sizeof(KmsReply));
 	uint64		epoch = dek_cache_epoch();
+	int64		asked_at = boottime_ms();
 	bool		ok;
 
 	if (boottime_ms() < use->denied_until)
@@ -459,8 +467,11 @@ ask_kms(KeyUse *use)
 		report_openssl();
 
 	use->epoch = epoch;
+	use->values_left = VALUES_PER_LOOK;
 	use->lease.generation = request->generation;
-	use->lease.expires_at = boottime_ms() + (int64) envelope_cache_ttl * 1000;
+	/* No later than the cache's own entry expires, even if it was displaced */
+	use->lease.expires_at = asked_at +
+		(int64) (envelope_cache_ttl * 1000 * (1 - TTL_JITTER));
 	use->lease.may_seal = true;
 	use->lease.refresh_due = false;
 	pfree(reply);
@@ -519,6 +530,7 @@ renew_lease(KeyUse *use)
 	else
 		use->lease.refresh_due = false;
 	use->epoch = epoch;
+	use->values_left = VALUES_PER_LOOK;
 	return true;
 }
 
@@ -529,7 +541,8 @@ renew_lease(KeyUse *use)
 static void
 ready_use(KeyUse *use, KeyUsage usage)
 {
-	if (use->ciphers == NULL || use->epoch != dek_cache_epoch())
+	if (use->ciphers == NULL || use->epoch != dek_cache_epoch() ||
+		use->values_left <= 0)
 	{
 		if (!renew_lease(use))
 			ask_kms(use);
@@ -553,12 +566,12 @@ use_to_seal(const char *tenant, KeyPurpose purpose)
 	shmem_require();
 	check_session_tenant(tenant);
 	if (use && use->ciphers && use->lease.may_seal &&
-		use->epoch == dek_cache_epoch() &&
+		use->epoch == dek_cache_epoch() && use->values_left-- > 0 &&
 		use->seals_sequence == memo_sequence() &&
 		strcmp(use->tenant, tenant) == 0)
 		return use;
 
-	if (use == NULL || use->epoch != dek_cache_epoch())
+	if (use == NULL || use->epoch != dek_cache_epoch() || use->values_left <= 0)
 		AcceptInvalidationMessages();
 	use = find_use(active_key(tenant, purpose), tenant, purpose);
 	use->seals_sequence = use->memo_sequence = memo_sequence();
@@ -578,12 +591,12 @@ use_to_open(int64 key_id, const char *tenant, KeyPurpose purpose)
 	shmem_require();
 	check_session_tenant(tenant);
 	if (use && use->key_id == key_id && use->ciphers &&
-		use->epoch == dek_cache_epoch() &&
+		use->epoch == dek_cache_epoch() && use->values_left-- > 0 &&
 		use->memo_sequence == memo_sequence() &&
 		strcmp(use->tenant, tenant) == 0)
 		return use;
 
-	if (use == NULL || use->epoch != dek_cache_epoch())
+	if (use == NULL || use->epoch != dek_cache_epoch() || use->values_left <= 0)
 		AcceptInvalidationMessages();
 	use = uses ? hash_search(uses, &key_id, HASH_FIND, NULL) : NULL;
 	if (use == NULL || use->memo_sequence != memo_sequence() ||

@@ -17,8 +17,7 @@
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "utils/array.h"
-#include "utils/builtins.h"
+#include "utils/memutils.h"
 #include "utils/rel.h"
 
 #include "errors.h"
@@ -34,13 +33,19 @@
 
 PG_FUNCTION_INFO_V1(envelope_provision);
 
-/* Keys to be generated */
+/* Keys are inserted so many at a time */
+#define KEYS_AT_ONCE 1024
+
+/* Keys to be generated, KEY_PURPOSES for each tenant */
 typedef struct KeyBatch
 {
 	char	  **tenants;
 	const char *kek;
 	const KmsRequest *kek_request;	/* what requests say of the KEK */
-	int64	   *key_ids;		/* KEY_PURPOSES for each tenant */
+	int64	   *key_ids;
+	MemoryContext context;		/* of what keys point to */
+	int			nkeys;
+	NewKey		keys[KEYS_AT_ONCE]; /* generated, not yet inserted */
 } KeyBatch;
 
 /*
@@ -100,11 +105,24 @@ fill_generate(int item, KmsRequest *request, void *arg)
 	return true;
 }
 
+/* Insert the keys that have been gathered. */
 static void
-store_generated(int item, const KmsReply *reply, void *arg)
+insert_keys(KeyBatch *batch)
+{
+	MemoryContext oldcontext = MemoryContextSwitchTo(batch->context);
+
+	store_insert_keys(batch->keys, batch->nkeys, batch->kek);
+	MemoryContextSwitchTo(oldcontext);
+	MemoryContextReset(batch->context);
+	batch->nkeys = 0;
+}
+
+static void
+gather_generated(int item, const KmsReply *reply, void *arg)
 {
 	KeyBatch   *batch = arg;
 	const char *tenant = batch->tenants[item / KEY_PURPOSES];
+	NewKey	   *key = &batch->keys[batch->nkeys];
 
 	if (reply->outcome != KMS_OK)
 	{
@@ -115,8 +133,17 @@ store_generated(int item, const KmsReply *reply, void *arg)
 		strlcpy(request->tenant, utf8_from_server(tenant, &len), sizeof(request->tenant));
 		keyring_report(request, reply->outcome, reply->detail);
 	}
-	store_insert_key(batch->key_ids[item], tenant,
-					 (KeyPurpose) (item % KEY_PURPOSES), batch->kek, reply);
+
+	key->key_id = batch->key_ids[item];
+	key->tenant = tenant;
+	key->purpose = (KeyPurpose) (item % KEY_PURPOSES);
+	key->kek_version = MemoryContextStrdup(batch->context, reply->kek_version);
+	key->wrapped = MemoryContextAlloc(batch->context, reply->wrapped_len);
+	key->wrapped_len = reply->wrapped_len;
+	memcpy(key->wrapped, reply->wrapped, reply->wrapped_len);
+	memcpy(key->key_check, reply->key_check, KEY_CHECK_BYTES);
+	if (++batch->nkeys == KEYS_AT_ONCE)
+		insert_keys(batch);
 }
 
 /* An existing tenant is in the way. */
@@ -150,37 +177,43 @@ int
 provision_tenants(char **tenants, int ntenants, const char *kek,
 				  ExistingTenants existing, int64 *data_key)
 {
-	KeyBatch	batch = {0};
+	KeyBatch   *batch;
 	KmsRequest *kek_request;
 	OwnerScope	scope;
+	bool	   *inserted;
 	int			nmade = 0;
 
 	shmem_require();
 	store_refuse_serializable("provision tenants");
 	store_begin(&scope);
 
-	batch.kek = kek ? kek : store_default_kek();
+	batch = palloc0(sizeof(KeyBatch));
+	batch->context = AllocSetContextCreate(CurrentMemoryContext, "envelope new keys",
+										   ALLOCSET_DEFAULT_SIZES);
+	batch->kek = kek ? kek : store_default_kek();
 	kek_request = palloc0(sizeof(KmsRequest));
-	if (!catalog_read_kek(batch.kek, kek_request))
+	if (!catalog_read_kek(batch->kek, kek_request))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("KEK \"%s\" does not exist", batch.kek)));
-	batch.kek_request = kek_request;
+				 errmsg("KEK \"%s\" does not exist", batch->kek)));
+	batch->kek_request = kek_request;
 
-	batch.tenants = palloc(mul_size(Max(ntenants, 1), sizeof(char *)));
+	inserted = palloc(Max(ntenants, 1) * sizeof(bool));
+	(void) store_insert_tenants(tenants, ntenants, batch->kek, inserted);
+	batch->tenants = palloc(mul_size(Max(ntenants, 1), sizeof(char *)));
 	for (int i = 0; i < ntenants; i++)
 	{
-		CHECK_FOR_INTERRUPTS();
-		if (store_insert_tenant(tenants[i], batch.kek))
-			batch.tenants[nmade++] = tenants[i];
+		if (inserted[i])
+			batch->tenants[nmade++] = tenants[i];
 		else if (existing == EXISTING_REFUSE)
 			report_existing(tenants[i]);
 	}
 
-	batch.key_ids = palloc(mul_size(Max(nmade, 1) * KEY_PURPOSES, sizeof(int64)));
-	kms_call_many(nmade * KEY_PURPOSES, fill_generate, store_generated, &batch);
+	batch->key_ids = palloc(mul_size(Max(nmade, 1) * KEY_PURPOSES, sizeof(int64)));
+	kms_call_many(nmade * KEY_PURPOSES, fill_generate, gather_generated, batch);
+	insert_keys(batch);
 	if (data_key && nmade > 0)
-		*data_key = batch.key_ids[(nmade - 1) * KEY_PURPOSES + PURPOSE_DATA];
+		*data_key = batch->key_ids[(nmade - 1) * KEY_PURPOSES + PURPOSE_DATA];
 
 	store_end(&scope);
 	return nmade;
@@ -313,25 +346,18 @@ count_warmed(int item, const KmsReply *reply, void *arg)
 static void
 list_keys(WarmBatch *batch, char **tenants, int ntenants)
 {
-	StoreParam	params[1] = {{TEXTARRAYOID, (Datum) 0, tenants == NULL}};
+	StoreParam	params[1] = {{TEXTARRAYOID, (Datum) 0, true}};
 	SPITupleTable *table;
 
 	if (tenants)
-	{
-		Datum	   *elements = palloc(mul_size(Max(ntenants, 1), sizeof(Datum)));
-
-		for (int i = 0; i < ntenants; i++)
-			elements[i] = CStringGetTextDatum(tenants[i]);
-		params[0].value = PointerGetDatum(construct_array(elements, ntenants, TEXTOID,
-														  -1, false, TYPALIGN_INT));
-	}
+		params[0] = store_texts(tenants, ntenants);
 	batch->nkeys = (int) store_execute("SELECT k.key_id, k.tenant_id"
 									   " FROM envelope.tenant_keys k"
-									   " JOIN envelope.tenants t ON t.tenant_id OPERATOR(pg_catalog.=) k.tenant_id"
-									   " WHERE t.state OPERATOR(pg_catalog.=) 'active'"
+									   " JOIN envelope.tenants t ON t.tenant_id = k.tenant_id"
+									   " WHERE t.state = 'active'"
 									   " AND k.wrapped_dek IS NOT NULL"
-									   " AND ($1 IS NULL OR k.tenant_id OPERATOR(pg_catalog.=) ANY ($1))"
-									   " ORDER BY k.state OPERATOR(pg_catalog.=) 'active' DESC, k.created_at DESC",
+									   " AND ($1 IS NULL OR k.tenant_id = ANY ($1))"
+									   " ORDER BY k.state = 'active' DESC, k.created_at DESC",
 									   1, params);
 	table = SPI_tuptable;
 

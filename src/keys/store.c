@@ -6,7 +6,8 @@
  * All writing goes through SPI, so that it is seen by triggers and by whatever
  * else makes the tables more than heaps.  It runs as the tables' owner, so that
  * whoever may call a function needs no privilege on the tables; search_path is
- * pinned and every name is qualified, so that nothing of the caller's is run.
+ * pinned to pg_catalog and the tables are qualified, so that nothing of the
+ * caller's is run.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,8 +19,10 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
 #include "compat.h"
@@ -71,16 +74,14 @@ store_end(OwnerScope *scope)
 
 /*
  * Execute a statement, between store_begin and store_end; returns how many
- * rows it touched.  Rows that it returned are in SPI_tuptable.  The plan is
- * kept in *plan for the session, unless plan is NULL.
+ * rows it touched.  Rows that it returned are in SPI_tuptable.
  */
-static uint64
-execute(SPIPlanPtr *plan, const char *statement, int nparams,
-		const StoreParam *params)
+uint64
+store_execute(const char *statement, int nparams, const StoreParam *params)
 {
 	Oid			types[MAX_PARAMS];
 	Datum		values[MAX_PARAMS];
-	char		nulls[MAX_PARAMS];
+	char		nulls[MAX_PARAMS] = {0};
 	int			rc;
 
 	Assert(nparams <= MAX_PARAMS);
@@ -90,32 +91,11 @@ execute(SPIPlanPtr *plan, const char *statement, int nparams,
 		values[i] = params[i].value;
 		nulls[i] = params[i].isnull ? 'n' : ' ';
 	}
-
-	if (plan == NULL)
-		rc = SPI_execute_with_args(statement, nparams, types, values, nulls, false, 0);
-	else
-	{
-		if (*plan == NULL)
-		{
-			SPIPlanPtr	prepared = SPI_prepare(statement, nparams, types);
-
-			if (prepared == NULL || SPI_keepplan(prepared) != 0)
-				elog(ERROR, "could not prepare a statement on the key tables");
-			*plan = prepared;
-		}
-		rc = SPI_execute_plan(*plan, values, nulls, false, 0);
-	}
+	rc = SPI_execute_with_args(statement, nparams, types, values, nulls, false, 0);
 	if (rc < 0)
 		elog(ERROR, "a statement on the key tables failed: %s",
 			 SPI_result_code_string(rc));
 	return SPI_processed;
-}
-
-/* The same for a statement that is not worth keeping a plan for */
-uint64
-store_execute(const char *statement, int nparams, const StoreParam *params)
-{
-	return execute(NULL, statement, nparams, params);
 }
 
 /* A parameter of type text; NULL where value is. */
@@ -158,53 +138,108 @@ store_default_kek(void)
 	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 }
 
-/*
- * Insert a tenant.  False where it exists; waits for a transaction that is
- * about to make it.
- */
-bool
-store_insert_tenant(const char *tenant, const char *kek)
+/* A parameter that is an array of n elements */
+static StoreParam
+array_param(Datum *elements, int n, Oid type)
 {
-	static SPIPlanPtr plan = NULL;
-	StoreParam	params[] = {store_text(tenant), store_text(kek)};
+	StoreParam	param = {get_array_type(type), (Datum) 0, false};
+	int16		len;
+	bool		byval;
+	char		align;
 
-	return execute(&plan, "INSERT INTO envelope.tenants (tenant_id, kek) VALUES ($1, $2) "
-						 "ON CONFLICT (tenant_id) DO NOTHING",
-						 lengthof(params), params) > 0;
+	get_typlenbyvalalign(type, &len, &byval, &align);
+	param.value = PointerGetDatum(construct_array(elements, n, type, len, byval, align));
+	return param;
 }
 
-static StoreParam
-bytes_param(const uint8 *bytes, int len)
+/* A parameter of type text[] */
+StoreParam
+store_texts(char **values, int n)
 {
-	StoreParam	param = {BYTEAOID, (Datum) 0, false};
+	Datum	   *elements = palloc(mul_size(Max(n, 1), sizeof(Datum)));
+
+	for (int i = 0; i < n; i++)
+		elements[i] = CStringGetTextDatum(values[i]);
+	return array_param(elements, n, TEXTOID);
+}
+
+/*
+ * Insert tenants, and set inserted[i] to whether tenants[i] was new.  Waits for
+ * transactions that are about to make one of them.  Returns how many were new.
+ */
+int
+store_insert_tenants(char **tenants, int ntenants, const char *kek, bool *inserted)
+{
+	StoreParam	params[] = {store_texts(tenants, ntenants), store_text(kek)};
+	uint64		nnew;
+	uint64		next = 0;
+
+	nnew = store_execute("INSERT INTO envelope.tenants (tenant_id, kek)"
+						 " SELECT t.id, $2 FROM unnest($1) WITH ORDINALITY t (id, n)"
+						 " ORDER BY t.n"
+						 " ON CONFLICT (tenant_id) DO NOTHING"
+						 " RETURNING tenant_id", lengthof(params), params);
+
+	/* The rows come back in order; those left out are not new. */
+	for (int i = 0; i < ntenants; i++)
+	{
+		inserted[i] = next < nnew &&
+			strcmp(tenants[i], SPI_getvalue(SPI_tuptable->vals[next],
+											SPI_tuptable->tupdesc, 1)) == 0;
+		if (inserted[i])
+			next++;
+	}
+	return (int) nnew;
+}
+
+static Datum
+bytes_datum(const uint8 *bytes, int len)
+{
 	bytea	   *value = palloc(VARHDRSZ + len);
 
 	SET_VARSIZE(value, VARHDRSZ + len);
 	memcpy(VARDATA(value), bytes, len);
-	param.value = PointerGetDatum(value);
-	return param;
+	return PointerGetDatum(value);
 }
 
 /*
- * Insert a key that the KMS has generated, as the tenant's active one.
+ * Insert keys that the KMS has generated under a KEK, as the active ones of
+ * their tenants.
  */
 void
-store_insert_key(int64 key_id, const char *tenant, KeyPurpose purpose,
-				 const char *kek, const KmsReply *reply)
+store_insert_keys(const NewKey *keys, int nkeys, const char *kek)
 {
-	static SPIPlanPtr plan = NULL;
-	StoreParam	params[] = {
-		{INT8OID, Int64GetDatum(key_id), false},
-		store_text(tenant),
-		store_text(purpose_name(purpose)),
-		store_text(kek),
-		store_text(reply->kek_version),
-		bytes_param(reply->wrapped, reply->wrapped_len),
-		bytes_param(reply->key_check, KEY_CHECK_BYTES)
-	};
+	Datum	   *columns[6];
+	StoreParam	params[7];
 
-	(void) execute(&plan, "INSERT INTO envelope.tenant_keys "
-				  "(key_id, tenant_id, purpose, kek, kek_version, wrapped_dek, key_check, state) "
-				  "VALUES ($1, $2, $3, $4, $5, $6, $7, 'active')",
-				  lengthof(params), params);
+	for (int i = 0; i < lengthof(columns); i++)
+		columns[i] = palloc(mul_size(Max(nkeys, 1), sizeof(Datum)));
+	for (int i = 0; i < nkeys; i++)
+	{
+		const NewKey *key = &keys[i];
+
+		columns[0][i] = Int64GetDatum(key->key_id);
+		columns[1][i] = CStringGetTextDatum(key->tenant);
+		columns[2][i] = CStringGetTextDatum(purpose_name(key->purpose));
+		columns[3][i] = CStringGetTextDatum(key->kek_version);
+		columns[4][i] = bytes_datum(key->wrapped, key->wrapped_len);
+		columns[5][i] = bytes_datum(key->key_check, KEY_CHECK_BYTES);
+	}
+	params[0] = array_param(columns[0], nkeys, INT8OID);
+	params[1] = array_param(columns[1], nkeys, TEXTOID);
+	params[2] = array_param(columns[2], nkeys, TEXTOID);
+	params[3] = array_param(columns[3], nkeys, TEXTOID);
+	params[4] = array_param(columns[4], nkeys, BYTEAOID);
+	params[5] = array_param(columns[5], nkeys, BYTEAOID);
+	params[6] = store_text(kek);
+
+	(void) store_execute("INSERT INTO envelope.tenant_keys"
+						 " (key_id, tenant_id, purpose, kek_version, wrapped_dek, key_check, kek, state)"
+						 " SELECT k.*, $7, 'active'"
+						 " FROM ROWS FROM (unnest($1), unnest($2),"
+						 " unnest($3), unnest($4),"
+						 " unnest($5), unnest($6)) k",
+						 lengthof(params), params);
+	for (int i = 0; i < lengthof(columns); i++)
+		pfree(columns[i]);
 }

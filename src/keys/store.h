@@ -27,16 +27,29 @@ typedef struct StoreParam
 	bool		isnull;
 } StoreParam;
 
+/* A key that the KMS has generated */
+typedef struct NewKey
+{
+	int64		key_id;
+	const char *tenant;
+	KeyPurpose	purpose;
+	char	   *kek_version;
+	uint8	   *wrapped;
+	int			wrapped_len;
+	uint8		key_check[KEY_CHECK_BYTES];
+} NewKey;
+
 extern void store_begin(OwnerScope *scope);
 extern void store_end(OwnerScope *scope);
 extern uint64 store_execute(const char *statement, int nparams,
 							const StoreParam *params);
 extern StoreParam store_text(const char *value);
+extern StoreParam store_texts(char **values, int n);
 extern void store_refuse_serializable(const char *what);
 
 extern char *store_default_kek(void);
-extern bool store_insert_tenant(const char *tenant, const char *kek);
-extern void store_insert_key(int64 key_id, const char *tenant, KeyPurpose purpose,
-							 const char *kek, const KmsReply *reply);
+extern int	store_insert_tenants(char **tenants, int ntenants, const char *kek,
+								 bool *inserted);
+extern void store_insert_keys(const NewKey *keys, int nkeys, const char *kek);
 
 #endif							/* ENVELOPE_STORE_H */

@@ -364,6 +364,20 @@ await_oldest_slot(KmsReply *reply, int64 deadline)
 }
 
 /*
+ * What both ways of asking begin with.  Only a trigger that somebody has put on
+ * the key tables could ask while its session asks.
+ */
+static void
+begin_calls(void)
+{
+	shmem_require();
+	if (nheld > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("a KMS cannot be asked while keys are being made")));
+}
+
+/*
  * Ask, and wait for the reply until envelope.kms_timeout is over.  The caller
  * wipes *reply.  Throws when cancelled, and VE008 where no worker ever ran; a
  * KMS that cannot be reached is an outcome.  No lock may be held.
@@ -373,8 +387,7 @@ kms_call(const KmsRequest *request, KmsReply *reply)
 {
 	int64		deadline = boottime_ms() + envelope_kms_timeout;
 
-	shmem_require();
-	Assert(nheld == 0);
+	begin_calls();
 	PG_ENSURE_ERROR_CLEANUP(leave_all_slots, 0);
 	{
 		kms_stats_count_wait(request);
@@ -407,8 +420,7 @@ kms_call_many(int nitems, kms_fill_fn fill, kms_done_fn done, void *arg)
 	int			next = 0;
 	bool		filled = false;
 
-	shmem_require();
-	Assert(nheld == 0);
+	begin_calls();
 	PG_ENSURE_ERROR_CLEANUP(leave_all_slots, 0);
 	{
 		while (next < nitems || nheld > 0)

@@ -35,7 +35,7 @@ change_privileges(FunctionCallInfo fcinfo, const char *verb, const char *directi
 	(void) get_role_oid(role, false);
 	store_begin(&scope);
 	nobjects = store_execute("SELECT privileges, object FROM envelope.privileges()"
-							 " WHERE level OPERATOR(pg_catalog.=) $1", 1, params);
+							 " WHERE level = $1", 1, params);
 	table = SPI_tuptable;
 	if (nobjects == 0)
 		ereport(ERROR,
