@@ -106,7 +106,7 @@ args_text_or_null(FunctionCallInfo fcinfo, int argument)
  * A text[] argument as palloc'd strings; NULL where it is null.  22004 where an
  * element is.
  */
-char **
+char	  **
 args_text_array(FunctionCallInfo fcinfo, int argument, const char *name,
 				int *nelements)
 {

@@ -76,6 +76,7 @@ utf8_from_server(const char *text, size_t *len)
 
 	if (encoding == PG_UTF8 || *len == 0)
 		return text;
+
 	if (encoding == PG_SQL_ASCII)
 	{
 		check_utf8(text, *len);
@@ -95,8 +96,10 @@ utf8_to_server(const char *text, size_t *len)
 
 	if (*len == 0)
 		return text;
+
 	check_utf8(text, *len);
 	if (encoding == PG_UTF8 || encoding == PG_SQL_ASCII)
 		return text;
+
 	return convert(text, len, PG_UTF8, encoding);
 }

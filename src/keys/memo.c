@@ -51,6 +51,7 @@ static HTAB *keys = NULL;
 
 /* Advanced by the callback, which may come at any moment */
 static uint64 sequence = 1;
+
 /* The sequence at which the memo was begun; 0 where there is none */
 static uint64 begun_at = 0;
 

@@ -23,27 +23,27 @@
 
 #define MAX_DELAY_MS 600000
 
-/* Parse one fault, of len bytes; false where it is none. */
+/* Parse one fault, a word of len bytes; false where it is none. */
 static bool
-parse_fault(const char *text, size_t len, KekFault *fault)
+parse_fault(const char *word, size_t len, KekFault *fault)
 {
 	static const char delay[] = "delay=";
 	char	   *end;
 	long		ms;
 
-	if (len == strlen("stalled") && strncmp(text, "stalled", len) == 0)
+	if (len == strlen("stalled") && strncmp(word, "stalled", len) == 0)
 		fault->stalled = true;
-	else if (len == strlen("unreachable") && strncmp(text, "unreachable", len) == 0)
+	else if (len == strlen("unreachable") && strncmp(word, "unreachable", len) == 0)
 		fault->unreachable = true;
-	else if (len == strlen("denied") && strncmp(text, "denied", len) == 0)
+	else if (len == strlen("denied") && strncmp(word, "denied", len) == 0)
 		fault->denied = true;
-	else if (len == strlen("corrupt") && strncmp(text, "corrupt", len) == 0)
+	else if (len == strlen("corrupt") && strncmp(word, "corrupt", len) == 0)
 		fault->corrupt = true;
-	else if (len > strlen(delay) && strncmp(text, delay, strlen(delay)) == 0 &&
-			 isdigit((unsigned char) text[strlen(delay)]))
+	else if (len > strlen(delay) && strncmp(word, delay, strlen(delay)) == 0 &&
+			 isdigit((unsigned char) word[strlen(delay)]))
 	{
-		ms = strtol(text + strlen(delay), &end, 10);
-		if (end != text + len || ms > MAX_DELAY_MS)
+		ms = strtol(word + strlen(delay), &end, 10);
+		if (end != word + len || ms > MAX_DELAY_MS)
 			return false;
 		fault->delay_ms = (int) ms;
 	}
