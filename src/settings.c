@@ -50,7 +50,7 @@ define_postmaster_settings(void)
 
 	DefineCustomIntVariable("envelope.kms_connections",
 							"Sets how many KMS calls run at once.",
-							"Twice as many requests can be queued or running; a caller beyond that waits for one to end.",
+							"Four times as many requests can be queued or running; a caller beyond that waits for one to end.",
 							&envelope_kms_connections,
 							64, 1, 1024,
 							PGC_POSTMASTER, 0,

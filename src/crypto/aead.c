@@ -41,7 +41,7 @@
 struct DekCiphers
 {
 	KeyPurpose	purpose;
-	EVP_CIPHER_CTX *gcm;		/* keyed, IV length set; purpose data */
+	EVP_CIPHER_CTX *gcm;		/* IV length set, keyed; purpose data */
 	EVP_CIPHER_CTX *siv;		/* not keyed; purpose index */
 	uint8		siv_key[64];
 	EVP_MAC_CTX *term;			/* keyed; purpose index */
@@ -84,13 +84,15 @@ static bool
 load_gcm(DekCiphers *ciphers, const uint8 *key)
 {
 	if (ciphers->gcm == NULL)
+	{
 		ciphers->gcm = EVP_CIPHER_CTX_new();
-
-	return ciphers->gcm != NULL &&
-		EVP_CipherInit_ex(ciphers->gcm, gcm_cipher, NULL, NULL, NULL, 1) > 0 &&
-		EVP_CIPHER_CTX_ctrl(ciphers->gcm, EVP_CTRL_AEAD_SET_IVLEN,
-							SEALED_IV_BYTES, NULL) > 0 &&
-		EVP_CipherInit_ex(ciphers->gcm, NULL, NULL, key, NULL, 1) > 0;
+		if (ciphers->gcm == NULL ||
+			EVP_CipherInit_ex(ciphers->gcm, gcm_cipher, NULL, NULL, NULL, 1) <= 0 ||
+			EVP_CIPHER_CTX_ctrl(ciphers->gcm, EVP_CTRL_AEAD_SET_IVLEN,
+								SEALED_IV_BYTES, NULL) <= 0)
+			return false;
+	}
+	return EVP_CipherInit_ex(ciphers->gcm, NULL, NULL, key, NULL, 1) > 0;
 }
 
 static bool
@@ -110,7 +112,7 @@ load_term(DekCiphers *ciphers, const uint8 *key, size_t key_len)
 
 /*
  * Set the keys.  A DekCiphers that held another data key is taken over.  On
- * false it is unusable, but may be loaded again.
+ * false it can only be freed.
  */
 bool
 dek_ciphers_load(DekCiphers *ciphers, KeyPurpose purpose,

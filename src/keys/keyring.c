@@ -76,7 +76,8 @@ typedef struct KeyUse
 	dlist_node	node;			/* in uses_by_age */
 	char		tenant[TENANT_MAX_BYTES + 1];
 	KeyPurpose	purpose;
-	DekCiphers *ciphers;		/* NULL until loaded */
+	DekCiphers *ciphers;		/* NULL, or of the key that had this place */
+	bool		loaded;			/* the ciphers are of this key */
 	DekLease	lease;
 	uint64		epoch;			/* at which the lease was taken */
 	int			values_left;	/* until it is taken again anyway */
@@ -164,18 +165,33 @@ create_uses(void)
 					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
-/* Take a key out of the table. */
+/* Wipe the key of a use. */
 static void
-drop_use(KeyUse *use)
+unload_use(KeyUse *use)
+{
+	dek_ciphers_free(use->ciphers);
+	use->ciphers = NULL;
+	use->loaded = false;
+}
+
+/*
+ * Give a use to a key.  Ciphers and buffer stay, to be used again.
+ */
+static void
+reset_use(KeyUse *use, const char *tenant, KeyPurpose purpose)
 {
 	if (last_use[use->purpose] == use)
 		last_use[use->purpose] = NULL;
-	dek_ciphers_free(use->ciphers);
-	use->ciphers = NULL;
-	if (use->aad)
-		pfree(use->aad);
-	dlist_delete(&use->node);
-	hash_search(uses, &use->key_id, HASH_REMOVE, NULL);
+	/* Loading overwrites only the ciphers of the same purpose. */
+	if (use->purpose != purpose)
+		unload_use(use);
+	strlcpy(use->tenant, tenant, sizeof(use->tenant));
+	use->purpose = purpose;
+	use->loaded = false;
+	use->memo_sequence = 0;
+	use->seals_sequence = 0;
+	use->denied_until = 0;
+	use->aad_len = 0;
 }
 
 /*
@@ -185,30 +201,30 @@ static KeyUse *
 find_use(int64 key_id, const char *tenant, KeyPurpose purpose)
 {
 	KeyUse	   *use;
-	bool		found;
 
 	if (uses == NULL)
 		create_uses();
-	if (hash_get_num_entries(uses) >= USES_MAX &&
-		hash_search(uses, &key_id, HASH_FIND, NULL) == NULL)
-		drop_use(dlist_container(KeyUse, node, dlist_tail_node(&uses_by_age)));
-
-	use = hash_search(uses, &key_id, HASH_ENTER, &found);
-	if (found && use->purpose == purpose && strcmp(use->tenant, tenant) == 0)
+	use = hash_search(uses, &key_id, HASH_FIND, NULL);
+	if (use == NULL && hash_get_num_entries(uses) < USES_MAX)
 	{
-		dlist_move_head(&uses_by_age, &use->node);
+		use = hash_search(uses, &key_id, HASH_ENTER, NULL);
+		memset((char *) use + sizeof(use->key_id), 0, sizeof(*use) - sizeof(use->key_id));
+		dlist_push_head(&uses_by_age, &use->node);
+		reset_use(use, tenant, purpose);
 		return use;
 	}
-	if (found)
+
+	if (use == NULL)
 	{
-		/* A row that was rolled back, and another in its place */
-		drop_use(use);
-		use = hash_search(uses, &key_id, HASH_ENTER, NULL);
+		use = dlist_container(KeyUse, node, dlist_tail_node(&uses_by_age));
+		if (!hash_update_hash_key(uses, use, &key_id))
+			elog(ERROR, "could not reuse a place of the keyring");
+		reset_use(use, tenant, purpose);
 	}
-	memset((char *) use + sizeof(use->key_id), 0, sizeof(*use) - sizeof(use->key_id));
-	use->purpose = purpose;
-	strlcpy(use->tenant, tenant, sizeof(use->tenant));
-	dlist_push_head(&uses_by_age, &use->node);
+	else if (use->purpose != purpose || strcmp(use->tenant, tenant) != 0)
+		reset_use(use, tenant, purpose);	/* its row was rolled back, and is
+											 * now another */
+	dlist_move_head(&uses_by_age, &use->node);
 	return use;
 }
 
@@ -325,22 +341,24 @@ static void
 check_may_open(int64 key_id, const char *tenant, KeyPurpose purpose)
 {
 	TenantRow	tenant_row;
-	KeyRow		row;
+	const KeyMemo *key = memo_key(key_id);
 
-	if (strlen(tenant) > TENANT_MAX_BYTES || !memo_tenant(tenant, &tenant_row))
+	/* Of a tenant that does not exist nothing else is said. */
+	if ((key == NULL || strcmp(key->tenant, tenant) != 0) &&
+		(strlen(tenant) > TENANT_MAX_BYTES || !memo_tenant(tenant, &tenant_row)))
 		report_unknown_tenant(tenant);
-	if (!memo_key(key_id, &row))
+	if (key == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_ENVELOPE_UNKNOWN_KEY),
 				 errmsg("this database has no key " INT64_FORMAT, key_id),
 				 errdetail("The value was sealed in another database, or restored before its key."),
 				 errhint("Restore the rows of the schema \"%s\" from the same backup.",
 						 ENVELOPE_SCHEMA)));
-	if (strcmp(row.tenant, tenant) != 0 || row.purpose != purpose)
+	if (strcmp(key->tenant, tenant) != 0 || key->purpose != purpose)
 		report_corrupt();
-	if (row.state == KEY_DESTROYED)
+	if (key->state == KEY_DESTROYED)
 		report_destroyed(tenant);
-	check_tenant_state(tenant, tenant_row.state);
+	check_tenant_state(tenant, key->tenant_state);
 }
 
 /*
@@ -418,11 +436,10 @@ load_use(KeyUse *use, DekSubkeys *subkeys)
 	ok = use->ciphers != NULL &&
 		dek_ciphers_load(use->ciphers, use->purpose, subkeys);
 	secret_wipe(subkeys, sizeof(*subkeys));
-	if (!ok)
-	{
-		dek_ciphers_free(use->ciphers);
-		use->ciphers = NULL;
-	}
+	if (ok)
+		use->loaded = true;
+	else
+		unload_use(use);
 	return ok;
 }
 
@@ -501,7 +518,7 @@ renew_lease(KeyUse *use)
 	DekSubkeys	subkeys;
 	uint64		epoch = dek_cache_epoch();
 
-	if (use->ciphers == NULL)
+	if (!use->loaded)
 	{
 		if (!dek_cache_lookup(&id, use->tenant, &subkeys, &lease))
 			return false;
@@ -514,8 +531,7 @@ renew_lease(KeyUse *use)
 		/* What is held was evicted, and what is there was unwrapped since. */
 		if (lease.generation != use->lease.generation)
 		{
-			dek_ciphers_free(use->ciphers);
-			use->ciphers = NULL;
+			unload_use(use);
 			return renew_lease(use);
 		}
 		use->lease = lease;
@@ -523,8 +539,7 @@ renew_lease(KeyUse *use)
 	else if (lease.generation != use->lease.generation ||
 			 boottime_ms() >= use->lease.expires_at)
 	{
-		dek_ciphers_free(use->ciphers);
-		use->ciphers = NULL;
+		unload_use(use);
 		return false;
 	}
 	else
@@ -541,7 +556,7 @@ renew_lease(KeyUse *use)
 static void
 ready_use(KeyUse *use, KeyUsage usage)
 {
-	if (use->ciphers == NULL || use->epoch != dek_cache_epoch() ||
+	if (!use->loaded || use->epoch != dek_cache_epoch() ||
 		use->values_left <= 0)
 	{
 		if (!renew_lease(use))
@@ -565,7 +580,7 @@ use_to_seal(const char *tenant, KeyPurpose purpose)
 
 	shmem_require();
 	check_session_tenant(tenant);
-	if (use && use->ciphers && use->lease.may_seal &&
+	if (use && use->loaded && use->lease.may_seal &&
 		use->epoch == dek_cache_epoch() && use->values_left-- > 0 &&
 		use->seals_sequence == memo_sequence() &&
 		strcmp(use->tenant, tenant) == 0)
@@ -590,7 +605,7 @@ use_to_open(int64 key_id, const char *tenant, KeyPurpose purpose)
 
 	shmem_require();
 	check_session_tenant(tenant);
-	if (use && use->key_id == key_id && use->ciphers &&
+	if (use && use->key_id == key_id && use->loaded &&
 		use->epoch == dek_cache_epoch() && use->values_left-- > 0 &&
 		use->memo_sequence == memo_sequence() &&
 		strcmp(use->tenant, tenant) == 0)
@@ -627,7 +642,7 @@ make_aad(KeyUse *use, SealedAlgorithm algorithm, const ValueLabel *label)
 	size_t		len;
 	uint8	   *at;
 
-	if (use->aad && use->context_len == label->context_len &&
+	if (use->aad_len > 0 && use->context_len == label->context_len &&
 		memcmp(use->aad + use->aad_len - label->context_len,
 			   label->context, label->context_len) == 0)
 		return;

@@ -27,8 +27,11 @@
 
 #include "keys/memo.h"
 
-/* Beyond this many entries the memo starts anew */
-#define MEMO_MAX 16384
+/*
+ * Beyond this many entries the memo starts anew; some 100 bytes each.  A tenant
+ * that is sealed for and opened takes two.
+ */
+#define MEMO_MAX 65536
 
 typedef struct TenantMemo
 {
@@ -36,14 +39,6 @@ typedef struct TenantMemo
 	char	   *tenant;
 	TenantRow	row;
 } TenantMemo;
-
-typedef struct KeyMemo
-{
-	int64		key_id;			/* the key */
-	const char *tenant;
-	KeyPurpose	purpose;
-	KeyState	state;
-} KeyMemo;
 
 static MemoryContext memo_context = NULL;
 static HTAB *tenants = NULL;
@@ -178,11 +173,15 @@ memo_tenant(const char *tenant, TenantRow *row)
 }
 
 /*
- * What is true now of a key; false where there is none.
+ * What is true now of a key and its tenant; NULL where there is none.  The
+ * result is good until the next call.
  */
-bool
-memo_key(int64 key_id, KeyRow *row)
+const KeyMemo *
+memo_key(int64 key_id)
 {
+	static KeyRow row;
+	static KeyMemo unkept;
+	TenantRow	tenant_row;
 	KeyMemo    *memo;
 	uint64		then;
 
@@ -190,27 +189,27 @@ memo_key(int64 key_id, KeyRow *row)
 	{
 		memo = hash_search(keys, &key_id, HASH_FIND, NULL);
 		if (memo)
-		{
-			strlcpy(row->tenant, memo->tenant, sizeof(row->tenant));
-			row->purpose = memo->purpose;
-			row->state = memo->state;
-			return true;
-		}
+			return memo;
 	}
 
 	watch_tables();
 	then = sequence;
-	if (!catalog_read_key(key_id, row))
-		return false;
+	if (!catalog_read_key(key_id, &row) ||
+		!catalog_read_tenant(row.tenant, &tenant_row))
+		return NULL;
 
+	memo = &unkept;
 	if (begin_keeping(then))
 	{
-		const char *copy = MemoryContextStrdup(memo_context, row->tenant);
+		const char *copy = MemoryContextStrdup(memo_context, row.tenant);
 
 		memo = hash_search(keys, &key_id, HASH_ENTER, NULL);
 		memo->tenant = copy;
-		memo->purpose = row->purpose;
-		memo->state = row->state;
 	}
-	return true;
+	else
+		memo->tenant = row.tenant;
+	memo->tenant_state = tenant_row.state;
+	memo->purpose = row.purpose;
+	memo->state = row.state;
+	return memo;
 }

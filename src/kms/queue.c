@@ -52,15 +52,15 @@
 #include "shmem.h"
 
 /* Slots, as a multiple of the calls that can run at once, and at least */
-#define SLOTS_PER_CONNECTION	2
+#define SLOTS_PER_CONNECTION	4
 #define MIN_SLOTS				8
 
 #define FOREGROUND_SHARE		3
 #define BULK_SHARE				1
-#define RUNNING_SHARE			7
+#define RUNNING_SHARE			15
 
 /* How many requests one backend has under way in kms_call_many */
-#define BULK_WINDOW				64
+#define BULK_WINDOW				128
 
 /* How long a refresh may take */
 #define REFRESH_DEADLINE_MS		30000

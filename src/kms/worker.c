@@ -368,22 +368,6 @@ attempt_call(Call *call)
 	call->due = boottime_ms() + delay;
 }
 
-/* Move on every call whose time has come. */
-static void
-advance_calls(void)
-{
-	for (int i = 0; i < envelope_kms_connections; i++)
-	{
-		Call	   *call = &calls[i];
-
-		if (call->step == CALL_ATTEMPT && boottime_ms() >= call->due)
-			attempt_call(call);
-		if ((call->step == CALL_ANSWER || call->step == CALL_TIMEOUT) &&
-			boottime_ms() >= call->due)
-			take_answer(call);
-	}
-}
-
 /* Begin to work on a request that was claimed. */
 static void
 begin_call(Call *call, int slot)
@@ -405,19 +389,50 @@ begin_call(Call *call, int slot)
 	secret_wipe(&reply, sizeof(reply));
 }
 
-/* Claim as many requests as can run. */
-static void
-claim_requests(void)
+/*
+ * Begin to work on the next request that may run; false if there is none.
+ */
+static bool
+claim_request(Call *call)
 {
+	int			slot = kms_queue_claim();
+
+	if (slot < 0)
+		return false;
+	begin_call(call, slot);
+	return true;
+}
+
+/*
+ * Move on every call whose time has come.  A call that ends takes the next
+ * request at once, so that those which began together drift apart.
+ */
+static void
+advance_calls(void)
+{
+	bool		queued = true;
+
 	for (int i = 0; i < envelope_kms_connections; i++)
 	{
-		while (calls[i].step == CALL_FREE)
-		{
-			int			slot = kms_queue_claim();
+		Call	   *call = &calls[i];
 
-			if (slot < 0)
-				return;
-			begin_call(&calls[i], slot);
+		for (;;)
+		{
+			if (call->step == CALL_FREE)
+			{
+				queued = queued && claim_request(call);
+				if (!queued)
+					break;
+			}
+			else if (boottime_ms() < call->due)
+				break;
+			else if (call->step == CALL_ATTEMPT)
+				attempt_call(call);
+			else
+			{
+				take_answer(call);
+				queued = queued || call->step == CALL_FREE;
+			}
 		}
 	}
 }
@@ -473,9 +488,7 @@ envelope_worker_main(Datum arg)
 		if (ConfigReloadPending)
 			reload_settings();
 
-		claim_requests();
 		advance_calls();
-		claim_requests();
 		if (dek_cache_needs_tick() && boottime_ms() >= next_tick)
 		{
 			dek_cache_tick();
