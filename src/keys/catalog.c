@@ -127,28 +127,39 @@ tenant_key(ScanKey key, AttrNumber attnum, const char *tenant)
 	text_key(key, attnum, utf8_to_server(tenant, &len));
 }
 
-/* A text column as a palloc'd string; NULL where it is null */
+/* A text column that is never null, as a palloc'd string */
 static char *
 get_text(HeapTuple tuple, TupleDesc desc, AttrNumber attnum)
 {
 	bool		isnull;
 	Datum		value = heap_getattr(tuple, attnum, desc, &isnull);
 
-	return isnull ? NULL : TextDatumGetCString(value);
+	if (isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("column \"%s\" of a key table is null",
+						NameStr(TupleDescAttr(desc, attnum - 1)->attname))));
+	return TextDatumGetCString(value);
 }
 
 /*
- * Copy a text column as UTF-8 into out, of size bytes.  Elsewhere it was seen
- * to that it fits; it is an error where somebody went around that.
+ * Copy a text column as UTF-8 into out, of size bytes; null is copied as the
+ * empty string.  Elsewhere it was seen to that it fits; it is an error where
+ * somebody went around that.
  */
 static void
 copy_utf8(HeapTuple tuple, TupleDesc desc, AttrNumber attnum,
 		  char *out, size_t size)
 {
-	char	   *text = get_text(tuple, desc, attnum);
-	size_t		len = text ? strlen(text) : 0;
-	const char *utf8 = text ? utf8_from_server(text, &len) : "";
+	size_t		len;
+	const char *utf8;
 
+	out[0] = '\0';
+	if (heap_attisnull(tuple, attnum, desc))
+		return;
+	utf8 = get_text(tuple, desc, attnum);
+	len = strlen(utf8);
+	utf8 = utf8_from_server(utf8, &len);
 	if (len >= size)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED),
@@ -260,6 +271,10 @@ copy_kek(HeapTuple tuple, TupleDesc desc, void *arg)
 
 	copy_utf8(tuple, desc, Anum_keks_uri, request->uri, sizeof(request->uri));
 
+	if (isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("a KEK has null options")));
 	jsonb = DatumGetJsonbP(options);
 	json = JsonbToCString(NULL, &jsonb->root, VARSIZE(jsonb));
 	len = strlen(json);
