@@ -104,17 +104,3 @@ bytes_put_u64(uint8 *out, uint64 value)
 	value = pg_hton64(value);
 	memcpy(out, &value, sizeof(value));
 }
-
-/*
- * Append bytes after their length (4 bytes), so that no two sequences of
- * strings give the same bytes.
- */
-void
-bytes_append_prefixed(StringInfo buf, const void *bytes, size_t len)
-{
-	uint8		prefix[4];
-
-	bytes_put_u32(prefix, (uint32) len);
-	appendBinaryStringInfo(buf, (const char *) prefix, sizeof(prefix));
-	appendBinaryStringInfo(buf, bytes, (int) len);
-}

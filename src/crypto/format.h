@@ -8,8 +8,6 @@
 #ifndef ENVELOPE_FORMAT_H
 #define ENVELOPE_FORMAT_H
 
-#include "lib/stringinfo.h"
-
 #define SEALED_HEADER_BYTES		12	/* magic, algorithm, key id */
 #define SEALED_IV_BYTES			16
 #define SEALED_TAG_BYTES		16
@@ -70,6 +68,5 @@ extern bool purpose_parse(const char *name, KeyPurpose *purpose);
 
 extern void bytes_put_u32(uint8 *out, uint32 value);
 extern void bytes_put_u64(uint8 *out, uint64 value);
-extern void bytes_append_prefixed(StringInfo buf, const void *bytes, size_t len);
 
 #endif							/* ENVELOPE_FORMAT_H */
