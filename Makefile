@@ -42,9 +42,9 @@ PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-i
 SHLIB_LINK = -lcrypto
 
 # In sql/ and expected/; the server must preload the library.
-REGRESS = 
+REGRESS = setup fields keks_tenants guard session transactions usage faults privileges databases
 # The same, on a server that does not preload it.
-REGRESS_NOPRELOAD = 
+REGRESS_NOPRELOAD = nopreload
 # In test/isolation/specs and test/isolation/expected.
 ISOLATION = 
 ISOLATION_OPTS = --inputdir=$(srcdir)/test/isolation

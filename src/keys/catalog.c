@@ -60,6 +60,7 @@ catalog_relation(const char *name)
 	return relid;
 }
 
+/* The state of that name; 23514 where there is none. */
 TenantState
 tenant_state_parse(const char *name)
 {
@@ -71,9 +72,12 @@ tenant_state_parse(const char *name)
 		return TENANT_SCHEDULED;
 	if (strcmp(name, "destroyed") == 0)
 		return TENANT_DESTROYED;
-	elog(ERROR, "unknown state of a tenant");
+	ereport(ERROR,
+			(errcode(ERRCODE_CHECK_VIOLATION),
+			 errmsg("\"%s\" is not a state of a tenant", name)));
 }
 
+/* The state of that name; 23514 where there is none. */
 KeyState
 key_state_parse(const char *name)
 {
@@ -85,7 +89,9 @@ key_state_parse(const char *name)
 		return KEY_SCHEDULED;
 	if (strcmp(name, "destroyed") == 0)
 		return KEY_DESTROYED;
-	elog(ERROR, "unknown state of a key");
+	ereport(ERROR,
+			(errcode(ERRCODE_CHECK_VIOLATION),
+			 errmsg("\"%s\" is not a state of a key", name)));
 }
 
 /*

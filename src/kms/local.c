@@ -317,8 +317,8 @@ local_unwrap(const char *name, const KmsRequest *request, KmsAnswer *answer)
 		answer->outcome = KMS_OK;
 	else
 		fail(answer, KMS_CORRUPT,
-			 "wrong key: file \"%s/%s.%u.key\" is not the one that wrapped this data key, or the key's row was changed",
-			 envelope_local_kek_directory, name, version);
+			 "wrong key: file \"%s.%u.key\" is not the one that wrapped this data key, or the key's row was changed",
+			 name, version);
 	secret_wipe(kek, sizeof(kek));
 }
 

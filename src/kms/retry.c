@@ -51,6 +51,7 @@ typedef struct Denial
 {
 	Oid			database;		/* InvalidOid: unused */
 	int64		key_id;
+	char		kek[KEK_NAME_MAX];
 	uint64		generation;
 	KmsOutcome	outcome;
 	int			times;			/* in a row */
@@ -117,6 +118,7 @@ denials_note(const KmsRequest *request, uint64 generation,
 			(1 - DENIED_JITTER + 2 * DENIED_JITTER * pg_prng_double(&pg_global_prng_state));
 	denial->database = request->database;
 	denial->key_id = request->key_id;
+	strlcpy(denial->kek, request->kek, sizeof(denial->kek));
 	denial->generation = generation;
 	denial->outcome = outcome;
 	denial->until = boottime_ms() + (int64) ms;
@@ -149,6 +151,24 @@ denials_forget(const KmsRequest *request)
 
 	if (found)
 		memset(denial, 0, sizeof(*denial));
+}
+
+/*
+ * The KEK of this request is well again: what could not be had because it was
+ * not can be asked for at once.  Denials may be about single keys.
+ */
+void
+denials_forget_kek(const KmsRequest *request, bool denied_too)
+{
+	for (int i = 0; i < DENIALS_MAX; i++)
+	{
+		Denial	   *denial = &denials[i];
+
+		if (denial->database == request->database &&
+			(denied_too || denial->outcome != KMS_DENIED) &&
+			strcmp(denial->kek, request->kek) == 0)
+			memset(denial, 0, sizeof(*denial));
+	}
 }
 
 void

@@ -236,9 +236,12 @@ note_answer(const Call *call)
 							  INSTR_TIME_GET_MILLISEC(latency)))
 		return;
 	if (answer.outcome == KMS_OK)
+	{
+		denials_forget_kek(request, false);
 		ereport(LOG,
 				(errmsg("envelope: KEK \"%s\" of database %u is ok again",
 						request->kek, request->database)));
+	}
 	else
 		ereport(LOG,
 				(errmsg("envelope: KEK \"%s\" of database %u is %s",
@@ -339,6 +342,9 @@ take_answer(Call *call)
 		note_answer(call);
 		if (call->request->operation == KMS_UNWRAP)
 			denials_forget(call->request);
+		/* Somebody has mended something, and wants to see whether it works. */
+		if (call->request->operation == KMS_CHECK)
+			denials_forget_kek(call->request, true);
 		finish_call(call);
 	}
 	else

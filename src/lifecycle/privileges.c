@@ -23,19 +23,19 @@ PG_FUNCTION_INFO_V1(envelope_revoke);
 
 /* Grant or revoke what a level consists of. */
 static void
-change_privileges(FunctionCallInfo fcinfo, const char *verb, const char *direction)
+change_privileges(FunctionCallInfo fcinfo, const char *query,
+				  const char *verb, const char *direction)
 {
 	char	   *role = NameStr(*PG_GETARG_NAME(0));
 	char	   *level = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	StoreParam	params[] = {store_text(level)};
+	StoreParam	params[] = {store_text(level), store_text(role)};
 	OwnerScope	scope;
 	SPITupleTable *table;
 	uint64		nobjects;
 
 	(void) get_role_oid(role, false);
 	store_begin(&scope);
-	nobjects = store_execute("SELECT privileges, object FROM envelope.privileges()"
-							 " WHERE level = $1", 1, params);
+	nobjects = store_execute(query, lengthof(params), params);
 	table = SPI_tuptable;
 	if (nobjects == 0)
 		ereport(ERROR,
@@ -59,7 +59,10 @@ change_privileges(FunctionCallInfo fcinfo, const char *verb, const char *directi
 Datum
 envelope_grant(PG_FUNCTION_ARGS)
 {
-	change_privileges(fcinfo, "GRANT", "TO");
+	change_privileges(fcinfo,
+					  "SELECT privileges, object FROM envelope.privileges()"
+					  " WHERE level = $1 AND $2 IS NOT NULL",
+					  "GRANT", "TO");
 	PG_RETURN_VOID();
 }
 
@@ -67,6 +70,15 @@ envelope_grant(PG_FUNCTION_ARGS)
 Datum
 envelope_revoke(PG_FUNCTION_ARGS)
 {
-	change_privileges(fcinfo, "REVOKE", "FROM");
+	/* What another level gives too stays with those who have that level. */
+	change_privileges(fcinfo,
+					  "SELECT p.privileges, p.object FROM envelope.privileges() p"
+					  " WHERE p.level = $1 AND NOT EXISTS ("
+					  "SELECT FROM envelope.privileges() shared"
+					  " JOIN envelope.privileges() other ON other.level = shared.level"
+					  " WHERE shared.object = p.object AND shared.level <> $1"
+					  " AND other.object LIKE 'FUNCTION %'"
+					  " AND has_function_privilege($2, substr(other.object, 10), 'EXECUTE'))",
+					  "REVOKE", "FROM");
 	PG_RETURN_VOID();
 }

@@ -175,7 +175,8 @@ preloading_server()
 	make_local_kek "$KEKS" platform
 	start_cluster "$SERVER" "$TREE" \
 		"shared_preload_libraries = 'envelope'" \
-		"envelope.local_kek_directory = '$KEKS'"
+		"envelope.local_kek_directory = '$KEKS'" \
+		"max_prepared_transactions = 10"
 }
 
 suite_regress()
