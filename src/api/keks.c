@@ -109,10 +109,14 @@ check_options(const KmsProvider *provider, Jsonb *options)
 				 errdetail("They have at most %d bytes.", KEK_OPTIONS_MAX - 1)));
 }
 
-/* No KEK is the default any more. */
+/*
+ * No KEK is the default any more.  Takes SHARE ROW EXCLUSIVE on the table, so
+ * that of two who move the default the second waits for the first.
+ */
 static void
 clear_default(void)
 {
+	(void) store_execute("LOCK TABLE envelope.keks IN SHARE ROW EXCLUSIVE MODE", 0, NULL);
 	(void) store_execute("UPDATE envelope.keks SET is_default = false WHERE is_default",
 						 0, NULL);
 }

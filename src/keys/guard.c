@@ -65,11 +65,11 @@ PG_FUNCTION_INFO_V1(envelope_guard_tenant_keys);
 
 static const char *const guarded_tables[] = {"keks", "tenants", "tenant_keys"};
 
-/* A tenant to evict when this transaction commits */
+/* Whom to evict when this transaction commits */
 typedef struct PendingEviction
 {
 	SubTransactionId subid;
-	char	   *tenant;			/* UTF-8 */
+	char	   *tenant;			/* UTF-8; NULL for all tenants */
 } PendingEviction;
 
 /* In TopTransactionContext */
@@ -78,28 +78,48 @@ static List *pending_evictions = NIL;
 static object_access_hook_type prev_object_access_hook = NULL;
 static ProcessUtility_hook_type prev_ProcessUtility_hook = NULL;
 
-/* Evict a tenant's keys from memory when this transaction commits. */
+/*
+ * Evict the keys of a tenant, or (NULL) of the database, from memory when this
+ * transaction commits.
+ */
 static void
 evict_at_commit(const char *tenant)
 {
 	MemoryContext oldcontext;
 	PendingEviction *eviction;
-	size_t		len = strlen(tenant);
+	size_t		len = tenant ? strlen(tenant) : 0;
 
 	if (!shmem_is_ready())
 		return;
 	oldcontext = MemoryContextSwitchTo(TopTransactionContext);
 	eviction = palloc(sizeof(PendingEviction));
 	eviction->subid = GetCurrentSubTransactionId();
-	eviction->tenant = pstrdup(utf8_from_server(tenant, &len));
+	eviction->tenant = tenant ? pstrdup(utf8_from_server(tenant, &len)) : NULL;
 	pending_evictions = lappend(pending_evictions, eviction);
 	MemoryContextSwitchTo(oldcontext);
+}
+
+/* Does not throw. */
+static void
+evict_pending(void)
+{
+	ListCell   *cell;
+
+	foreach(cell, pending_evictions)
+	{
+		PendingEviction *eviction = lfirst(cell);
+
+		if (eviction->tenant)
+			(void) dek_cache_evict_tenant(MyDatabaseId, eviction->tenant);
+		else
+			(void) dek_cache_evict_database(MyDatabaseId);
+	}
+	pending_evictions = NIL;
 }
 
 static void
 at_transaction_end(XactEvent event, void *arg)
 {
-	ListCell   *cell;
 
 	switch (event)
 	{
@@ -107,13 +127,10 @@ at_transaction_end(XactEvent event, void *arg)
 			if (pending_evictions != NIL)
 				ereport(ERROR,
 						(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						 errmsg("cannot PREPARE a transaction that suspends a tenant or destroys a key")));
+						 errmsg("cannot PREPARE a transaction that suspends a tenant, or destroys or drops keys")));
 			break;
 		case XACT_EVENT_COMMIT:
-			foreach(cell, pending_evictions)
-				(void) dek_cache_evict_tenant(MyDatabaseId,
-											  ((PendingEviction *) lfirst(cell))->tenant);
-			pending_evictions = NIL;
+			evict_pending();
 			break;
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PREPARE:
@@ -385,15 +402,18 @@ object_accessed(ObjectAccessType access, Oid class_id, Oid object_id,
 		return;
 	if (class_id == DatabaseRelationId)
 		(void) dek_cache_evict_database(object_id);
-	else if (class_id == RelationRelationId && !envelope_allow_drop_extension &&
-			 object_id == catalog_relation_if_any("tenant_keys") &&
-			 live_keys_exist(object_id))
-		ereport(ERROR,
-				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				 errmsg("cannot drop the keys of tenants while they are alive"),
-				 errdetail("Everything sealed under them would be lost."),
-				 errhint("Dump the schema \"%s\" first; a superuser can then set envelope.allow_drop_extension.",
-						 ENVELOPE_SCHEMA)));
+	else if (class_id == RelationRelationId &&
+			 object_id == catalog_relation_if_any("tenant_keys"))
+	{
+		if (!envelope_allow_drop_extension && live_keys_exist(object_id))
+			ereport(ERROR,
+					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+					 errmsg("cannot drop the keys of tenants while they are alive"),
+					 errdetail("Everything sealed under them would be lost."),
+					 errhint("Dump the schema \"%s\" first; a superuser can then set envelope.allow_drop_extension.",
+							 ENVELOPE_SCHEMA)));
+		evict_at_commit(NULL);
+	}
 }
 
 /*
