@@ -5,7 +5,9 @@
 
 --
 -- Tables.  They live in a schema of their own, are dumped with the database,
--- and are written through the functions below.
+-- and are written through the functions below.  They have no foreign keys: a
+-- parallel restore fills them in any order.  Functions and guards see to it that
+-- what is named exists, and envelope_doctor() looks.
 --
 
 CREATE SCHEMA envelope;
@@ -26,7 +28,7 @@ COMMENT ON COLUMN envelope.keks.is_default IS 'whether tenants get it that are m
 
 CREATE TABLE envelope.tenants (
 	tenant_id text COLLATE "C" PRIMARY KEY,
-	kek text COLLATE "C" REFERENCES envelope.keks,
+	kek text COLLATE "C",
 	state text COLLATE "C" NOT NULL DEFAULT 'active'
 		CHECK (state IN ('active', 'suspended', 'scheduled', 'destroyed')),
 	created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
@@ -40,9 +42,9 @@ COMMENT ON COLUMN envelope.tenants.state IS 'active, suspended, scheduled (to be
 
 CREATE TABLE envelope.tenant_keys (
 	key_id bigint PRIMARY KEY,
-	tenant_id text COLLATE "C" NOT NULL REFERENCES envelope.tenants,
+	tenant_id text COLLATE "C" NOT NULL,
 	purpose text COLLATE "C" NOT NULL CHECK (purpose IN ('data', 'index')),
-	kek text COLLATE "C" REFERENCES envelope.keks,
+	kek text COLLATE "C",
 	kek_version text COLLATE "C",
 	wrapped_dek bytea CHECK (pg_catalog.octet_length(wrapped_dek) BETWEEN 1 AND 6144),
 	key_check bytea NOT NULL CHECK (pg_catalog.octet_length(key_check) = 32),
@@ -516,6 +518,17 @@ BEGIN ATOMIC
 	WHERE t.state <> 'destroyed' AND NOT EXISTS (
 		SELECT FROM envelope.tenant_keys k
 		WHERE k.tenant_id = t.tenant_id AND k.purpose = p.purpose AND k.state = 'active')
+	UNION ALL
+	SELECT 'error', 'key ' || k.key_id, 'its tenant ' || k.tenant_id || ' does not exist',
+		'restore envelope.tenants from the backup that the key is from'
+	FROM envelope.tenant_keys k
+	WHERE NOT EXISTS (SELECT FROM envelope.tenants t WHERE t.tenant_id = k.tenant_id)
+	UNION ALL
+	SELECT DISTINCT 'error', 'KEK ' || k.kek, 'keys are wrapped under it, but it does not exist',
+		'restore envelope.keks from the backup that the keys are from'
+	FROM envelope.tenant_keys k
+	WHERE NOT EXISTS (SELECT FROM envelope.keks e WHERE e.name = k.kek)
+		AND k.kek IS NOT NULL
 	UNION ALL
 	SELECT 'error', 'table envelope.' || g.name,
 		'its trigger ' || g.trigger || ' is missing or not ENABLE ALWAYS',

@@ -228,14 +228,6 @@ envelope_drop_kek(PG_FUNCTION_ARGS)
 	(void) read_kek(name);
 	store_refuse_serializable("drop a KEK");
 	store_begin(&scope);
-	if (store_execute("SELECT FROM envelope.tenants WHERE kek = $1"
-					  " UNION ALL "
-					  "SELECT FROM envelope.tenant_keys WHERE kek = $1"
-					  " LIMIT 1", 1, params) > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
-				 errmsg("KEK \"%s\" is in use", name),
-				 errdetail("Keys of tenants are wrapped under it.")));
 	(void) store_execute("DELETE FROM envelope.keks WHERE name = $1",
 						 1, params);
 	store_end(&scope);

@@ -310,6 +310,24 @@ catalog_read_kek(const char *name, KmsRequest *request)
 	return read_row("keks", "keks_pkey", 1, &key, copy_kek, request);
 }
 
+static void
+copy_nothing(HeapTuple tuple, TupleDesc desc, void *arg)
+{
+}
+
+/* Is there a tenant or a key that names this KEK? */
+bool
+catalog_kek_is_used(const char *name)
+{
+	ScanKeyData key;
+
+	text_key(&key, Anum_tenants_kek, name);
+	if (read_row("tenants", "tenants_kek", 1, &key, copy_nothing, NULL))
+		return true;
+	text_key(&key, Anum_tenant_keys_kek, name);
+	return read_row("tenant_keys", "tenant_keys_kek", 1, &key, copy_nothing, NULL);
+}
+
 typedef struct WrappedKey
 {
 	KeyRow	   *row;

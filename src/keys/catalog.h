@@ -69,6 +69,7 @@ extern Oid	catalog_relation(const char *name);
 extern Oid	catalog_relation_if_any(const char *name);
 extern bool catalog_read_tenant(const char *tenant, TenantRow *row);
 extern bool catalog_read_key(int64 key_id, KeyRow *row);
+extern bool catalog_kek_is_used(const char *name);
 extern bool catalog_read_kek(const char *name, KmsRequest *request);
 extern bool catalog_read_wrapped(int64 key_id, KeyRow *row, KmsRequest *request);
 

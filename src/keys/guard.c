@@ -254,13 +254,27 @@ refuse_transition(Relation rel, const char *from, const char *to)
 					ENVELOPE_SCHEMA, RelationGetRelationName(rel), from, to)));
 }
 
-/* Trigger on envelope.keks: what a KEK is never changes. */
+/*
+ * Trigger on envelope.keks: what a KEK is never changes, and one that is used
+ * stays.  Who makes a tenant locks the KEK's row, and DELETE has locked it too
+ * when it comes here.
+ */
 Datum
 envelope_guard_keks(PG_FUNCTION_ARGS)
 {
 	HeapTuple	row = begin_guard(fcinfo, true);
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
 
+	if (TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
+	{
+		char	   *name = text_of(trigdata, row, Anum_keks_name);
+
+		if (catalog_kek_is_used(name))
+			ereport(ERROR,
+					(errcode(ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST),
+					 errmsg("KEK \"%s\" is in use", name),
+					 errdetail("Keys of tenants are wrapped under it.")));
+	}
 	if (TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
 	{
 		require_unchanged(trigdata, Anum_keks_name);

@@ -192,7 +192,7 @@ provision_tenants(char **tenants, int ntenants, const char *kek,
 										   ALLOCSET_DEFAULT_SIZES);
 	batch->kek = kek ? kek : store_default_kek();
 	kek_request = palloc0(sizeof(KmsRequest));
-	if (!catalog_read_kek(batch->kek, kek_request))
+	if (!store_lock_kek(batch->kek) || !catalog_read_kek(batch->kek, kek_request))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),
 				 errmsg("KEK \"%s\" does not exist", batch->kek)));

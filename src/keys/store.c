@@ -138,6 +138,19 @@ store_default_kek(void)
 	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 }
 
+/*
+ * Keep a KEK from being dropped until the transaction ends: takes FOR KEY SHARE
+ * on its row.  False where there is none.
+ */
+bool
+store_lock_kek(const char *name)
+{
+	StoreParam	params[] = {store_text(name)};
+
+	return store_execute("SELECT FROM envelope.keks WHERE name = $1 FOR KEY SHARE",
+						 lengthof(params), params) > 0;
+}
+
 /* A parameter that is an array of n elements */
 static StoreParam
 array_param(Datum *elements, int n, Oid type)

@@ -48,6 +48,7 @@ extern StoreParam store_texts(char **values, int n);
 extern void store_refuse_serializable(const char *what);
 
 extern char *store_default_kek(void);
+extern bool store_lock_kek(const char *name);
 extern int	store_insert_tenants(char **tenants, int ntenants, const char *kek,
 								 bool *inserted);
 extern void store_insert_keys(const NewKey *keys, int nkeys, const char *kek);
