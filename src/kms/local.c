@@ -14,7 +14,8 @@
  * The files are read for every call and not kept, so that a file that is taken
  * away or put back counts at once.  They are refused unless they belong to the
  * server's user alone and lie outside the data directory: a backup of the
- * database must not hold them.
+ * database must not hold them.  What is wrong with one is told by its name and
+ * not its path, since whoever opens a value gets to see it.
  *
  *-------------------------------------------------------------------------
  */
@@ -101,27 +102,25 @@ check_directory(KmsAnswer *answer)
 	if (dir[0] != '/')
 	{
 		fail(answer, KMS_MISCONFIGURED,
-			 "envelope.local_kek_directory \"%s\" is not an absolute path", dir);
+			 "envelope.local_kek_directory is not an absolute path");
 		return false;
 	}
 	if (stat(dir, &st) != 0)
 	{
-		fail(answer, KMS_MISCONFIGURED, "could not look at directory \"%s\": %s",
-			 dir, strerror(errno));
+		fail(answer, KMS_MISCONFIGURED,
+			 "could not look at envelope.local_kek_directory: %s", strerror(errno));
 		return false;
 	}
 	if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 077) != 0)
 	{
 		fail(answer, KMS_MISCONFIGURED,
-			 "\"%s\" is not a directory that belongs to the server's user and is closed to all others (mode 0700)",
-			 dir);
+			 "envelope.local_kek_directory is not a directory that belongs to the server's user and is closed to all others (mode 0700)");
 		return false;
 	}
 	if (in_data_directory(dir))
 	{
 		fail(answer, KMS_MISCONFIGURED,
-			 "directory \"%s\" lies in the data directory, so that backups would hold the KEK",
-			 dir);
+			 "envelope.local_kek_directory lies in the data directory, so that backups would hold the KEK");
 		return false;
 	}
 	return true;
@@ -159,8 +158,8 @@ newest_version(const char *name, KmsAnswer *answer)
 
 	if (dir == NULL)
 	{
-		fail(answer, KMS_MISCONFIGURED, "could not open directory \"%s\": %s",
-			 envelope_local_kek_directory, strerror(errno));
+		fail(answer, KMS_MISCONFIGURED,
+			 "could not open envelope.local_kek_directory: %s", strerror(errno));
 		return 0;
 	}
 	while ((entry = readdir(dir)) != NULL)
@@ -179,32 +178,33 @@ newest_version(const char *name, KmsAnswer *answer)
 static bool
 read_open_file(int fd, const char *path, uint8 *kek, KmsAnswer *answer)
 {
+	const char *file = last_dir_separator(path) + 1;
 	struct stat st;
 	uint8		bytes[KEK_BYTES + 1];
 	ssize_t		len;
 
 	if (fstat(fd, &st) != 0)
 		fail(answer, KMS_MISCONFIGURED, "could not look at file \"%s\": %s",
-			 path, strerror(errno));
+			 file, strerror(errno));
 	else if (!S_ISREG(st.st_mode) || st.st_uid != geteuid())
 		fail(answer, KMS_MISCONFIGURED,
-			 "file \"%s\" does not belong to the server's user", path);
+			 "file \"%s\" does not belong to the server's user", file);
 	else if ((st.st_mode & 0177) != 0)
 		fail(answer, KMS_MISCONFIGURED,
-			 "file \"%s\" has mode %04o, not 0600", path,
+			 "file \"%s\" has mode %04o, not 0600", file,
 			 (unsigned int) (st.st_mode & 07777));
 	else if (in_data_directory(path))
 		fail(answer, KMS_MISCONFIGURED,
 			 "file \"%s\" lies in the data directory, so that backups would hold the KEK",
-			 path);
+			 file);
 	else if ((len = read(fd, bytes, sizeof(bytes))) != KEK_BYTES)
 	{
 		if (len < 0)
 			fail(answer, KMS_MISCONFIGURED, "could not read file \"%s\": %s",
-				 path, strerror(errno));
+				 file, strerror(errno));
 		else
 			fail(answer, KMS_MISCONFIGURED, "file \"%s\" is not %d bytes long",
-				 path, KEK_BYTES);
+				 file, KEK_BYTES);
 		secret_wipe(bytes, sizeof(bytes));
 	}
 	else
@@ -232,10 +232,11 @@ read_kek(const char *name, int version, uint8 *kek, KmsAnswer *answer)
 	if (fd < 0)
 	{
 		if (errno == ENOENT)
-			fail(answer, KMS_DENIED, "there is no file \"%s\"", path);
+			fail(answer, KMS_DENIED, "there is no file \"%s.%d.key\" in envelope.local_kek_directory",
+				 name, version);
 		else
-			fail(answer, KMS_MISCONFIGURED, "could not open file \"%s\": %s",
-				 path, strerror(errno));
+			fail(answer, KMS_MISCONFIGURED, "could not open file \"%s.%d.key\": %s",
+				 name, version, strerror(errno));
 		return false;
 	}
 	ok = read_open_file(fd, path, kek, answer);
