@@ -45,3 +45,9 @@ in_cluster "$TEST_FOLDER/server" "$TEST_TREE" pg_dump -d postgres >"$TEST_FOLDER
 
 # What was made outside opens inside.
 cluster_psql "$TEST_FOLDER/server" "$TEST_TREE" -A -t -q -f "$TEST_FOLDER/made.sql"
+
+# The vectors of the page are right, and the server agrees.
+"$TEST_PYTHON/python" "$TEST_ROOT/test/python/vectors_test.py" \
+	"$TEST_ROOT/docs/format.md" "$TEST_FOLDER/vectors.sql" "$TEST_FOLDER/keks/vectors.1.key"
+chmod 600 "$TEST_FOLDER/keks/vectors.1.key"
+cluster_psql "$TEST_FOLDER/server" "$TEST_TREE" -A -t -q -f "$TEST_FOLDER/vectors.sql"
