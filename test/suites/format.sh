@@ -12,7 +12,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
 "$TEST_PYTHON/python" "$TEST_ROOT/test/python/known_answers.py"
 
 make_local_kek "$TEST_FOLDER/keks" platform
-# A second version, so that more than one wraps.
 start_cluster "$TEST_FOLDER/server" "$TEST_TREE" \
 	"shared_preload_libraries = 'envelope'" \
 	"envelope.local_kek_directory = '$TEST_FOLDER/keks'"
@@ -23,6 +22,7 @@ CREATE EXTENSION envelope;
 SELECT envelope_create_kek('platform', 'local://platform', is_default => true);
 SELECT envelope_create_tenants(array['t1', 'Zürich', '42']);
 END
+# A second version, so that more than one has wrapped.
 head -c 32 /dev/urandom >"$TEST_FOLDER/keks/platform.2.key"
 chmod 600 "$TEST_FOLDER/keks/platform.2.key"
 cluster_psql "$TEST_FOLDER/server" "$TEST_TREE" -q -o /dev/null <<'END'
