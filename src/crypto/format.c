@@ -20,16 +20,6 @@
 static const uint8 magic[3] = {0xE1, 0x4E, 0x56};
 
 /*
- * How many bytes a plaintext of plaintext_len bytes takes when sealed.
- */
-size_t
-sealed_size(SealedAlgorithm algorithm, size_t plaintext_len)
-{
-	return SEALED_HEADER_BYTES + SEALED_IV_BYTES + SEALED_KIND_BYTES +
-		plaintext_len + (algorithm == SEALED_GCM ? SEALED_TAG_BYTES : 0);
-}
-
-/*
  * Write the SEALED_HEADER_BYTES that a value begins with.
  */
 void

@@ -58,7 +58,16 @@ algorithm_purpose(SealedAlgorithm algorithm)
 	return algorithm == SEALED_SIV ? PURPOSE_INDEX : PURPOSE_DATA;
 }
 
-extern size_t sealed_size(SealedAlgorithm algorithm, size_t plaintext_len);
+/*
+ * How many bytes a plaintext of plaintext_len bytes takes when sealed.
+ */
+static inline size_t
+sealed_size(SealedAlgorithm algorithm, size_t plaintext_len)
+{
+	return SEALED_HEADER_BYTES + SEALED_IV_BYTES + SEALED_KIND_BYTES +
+		plaintext_len + (algorithm == SEALED_GCM ? SEALED_TAG_BYTES : 0);
+}
+
 extern void sealed_write_header(uint8 *out, SealedAlgorithm algorithm,
 								int64 key_id);
 extern bool sealed_parse(const uint8 *bytes, size_t len, SealedValue *value);
