@@ -7,13 +7,15 @@ use strict;
 use warnings;
 
 use Carp;
+use Digest::SHA qw(hmac_sha256);
 use Exporter 'import';
 use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(new_server make_kek set_faults eventually sqlstate calls worker_pid now);
+our @EXPORT = qw(new_server make_kek set_faults eventually sqlstate calls worker_pid now
+  secrets_of);
 
 # How long something that has to happen may take, in seconds.
 our $PATIENCE = 60;
@@ -111,6 +113,38 @@ sub calls
 	my ($server, $operation) = @_;
 	return $server->safe_psql('postgres',
 		"SELECT coalesce(sum(calls), 0) FROM envelope.kms_stats WHERE operation = '$operation'");
+}
+
+# secrets_of SERVER TENANT: every key that there is for the first version of the
+# KEK "platform" and a tenant of it, in database postgres, by names.  A tag is
+# not needed to decrypt.
+sub secrets_of
+{
+	my ($server, $tenant) = @_;
+	my %secrets = (kek => PostgreSQL::Test::Utils::slurp_file("$server->{keks}/platform.1.key"));
+	for my $purpose ('data', 'index')
+	{
+		my $wrapped = $server->safe_psql('postgres',
+			"SELECT encode(wrapped_dek, 'hex') FROM envelope.tenant_keys WHERE tenant_id = '$tenant' AND purpose = '$purpose'");
+		my ($iv, $body) = $wrapped =~ /^0100000001(.{24})(.{64})/ or croak "wrapped otherwise: $wrapped";
+		my $dek = '';
+		IPC::Run::run([ 'openssl', 'enc', '-d', '-aes-256-ctr', '-K', unpack('H*', $secrets{kek}), '-iv', "${iv}00000002" ],
+			'<', \pack('H*', $body), '>', \$dek) or croak 'openssl failed';
+		my $seed = hmac_sha256($dek, "\0" x 32);
+		my $derive = sub { return hmac_sha256("$_[1]envelope/1/$_[0]" . chr($_[2]), $seed) };
+		$secrets{"$purpose dek"} = $dek;
+		if ($purpose eq 'data')
+		{
+			$secrets{gcm} = $derive->('gcm', '', 1);
+		}
+		else
+		{
+			my $first = $derive->('siv', '', 1);
+			$secrets{siv} = $first . $derive->('siv', $first, 2);
+			$secrets{index} = $derive->('index', '', 1);
+		}
+	}
+	return %secrets;
 }
 
 # A session that goes on while the test does something else.

@@ -20,8 +20,26 @@ sub server_is_back
 	return eventually(sub { my ($rc) = $server->psql('postgres', 'SELECT 1', on_error_stop => 0); defined $rc && $rc == 0 });
 }
 
-# The worker is ended again and again, while it starts and while it works:
-# every request ends as done or unreachable, in its time.
+# starting_worker SERVER SEEN: the process id of a worker that is not in SEEN,
+# from the moment when it says what it is.
+sub starting_worker
+{
+	my ($server, $seen) = @_;
+	for my $stat (glob '/proc/[0-9]*/stat')
+	{
+		my ($pid) = $stat =~ m{(\d+)};
+		next if $seen->{$pid};
+		open my $file, '<', $stat or next;
+		my $line = <$file> // '';
+		next unless $line =~ /\) \w (\d+) / && $1 == $server->{_pid};
+		open $file, '<', "/proc/$pid/cmdline" or next;
+		return $pid if (<$file> // '') =~ /envelope KMS worker/;
+	}
+	return;
+}
+
+# The worker is ended again and again while it works: every request ends as
+# done or unreachable, in its time.
 my @sessions = map { Envelope::Session->new($server) } 1 .. 4;
 $_->query(q{SET envelope.kms_timeout = '3s'}) for @sessions;
 set_faults($server, 'platform:delay=50');
@@ -43,6 +61,25 @@ cmp_ok(scalar(keys %pids), '>', 5, 'although the worker was started anew many ti
 ok(eventually(sub { sqlstate($server, $open) eq 'x' }), 'it serves again');
 like(slurp_file($server->logfile), qr/envelope KMS worker" \(PID \d+\) exited with exit code 1/, 'alone it was started again');
 unlike(slurp_file($server->logfile), qr/terminating any other active server processes/, 'without the server');
+
+# Ended again and again before it has come to work, and told to read its
+# configuration: the same.
+%ends = %pids = ();
+$longest = 0;
+for my $round (1 .. 25)
+{
+	my $start = now();
+	$server->safe_psql('postgres', 'SELECT envelope_evict_all()');
+	$_->send($open) for @sessions;
+	my $pid = eventually(sub { starting_worker($server, \%pids) });
+	if ($pid) { $pids{$pid} = 1; kill $_, $pid for 'HUP', 'TERM'; }
+	$ends{ $_->wait }++ for @sessions;
+	$longest = now() - $start if now() - $start > $longest;
+}
+is(join(' ', sort grep { $_ !~ /^(VE003|x)$/ } keys %ends), '', 'ended while it starts: has its key or is told to come back');
+cmp_ok($longest, '<', 3 + 3, 'in time');
+cmp_ok(scalar(keys %pids), '>', 5, 'although the worker was started anew many times');
+ok(eventually(sub { sqlstate($server, $open) eq 'x' }), 'it serves again');
 
 # One that waits for the KMS is killed: the server restarts, and memory is empty.
 set_faults($server, 'platform:delay=3000');
@@ -74,7 +111,6 @@ is(sqlstate($server, $open), 'x', 'and works');
 $server->safe_psql('postgres', q{
 	BEGIN; SELECT envelope_create_tenant('p1'); PREPARE TRANSACTION 'p1';
 	BEGIN; SELECT envelope_create_tenant('p2'); PREPARE TRANSACTION 'p2'});
-my $postmaster = $server->{_pid};
 $server->stop('immediate');
 $server->start;
 $server->safe_psql('postgres', q{COMMIT PREPARED 'p1'});
@@ -83,11 +119,13 @@ is(sqlstate($server, q{SELECT envelope_decrypt('p1', envelope_encrypt('p1', 'x')
 is(sqlstate($server, q{SELECT envelope_encrypt('p2', 'x')}), 'VE001', 'rolled back it is not');
 is(sqlstate($server, $open), 'x', 'what was sealed before the crash opens');
 
-# The postmaster is killed.
+# The postmaster is killed.  It can be started again once its children have
+# noticed.
+my $postmaster = $server->{_pid};
 $server->kill9;
-ok(eventually(sub { !-e $server->data_dir . '/postmaster.pid' || !kill(0, $postmaster) }), 'the postmaster is killed');
-eventually(sub { system_log('sh', '-c', 'exit 0'); my $started = eval { $server->start; 1 }; $started });
-is(sqlstate($server, $open), 'x', 'started again it works');
+ok(eventually(sub { !kill(0, $postmaster) }), 'the postmaster is killed');
+ok(eventually(sub { $server->start(fail_ok => 1) }), 'and started again');
+is(sqlstate($server, $open), 'x', 'it works');
 
 # While a KMS hangs: databases come and go, and the server stops at once.
 set_faults($server, 'platform:stalled');
