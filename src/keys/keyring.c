@@ -342,19 +342,24 @@ check_may_open(int64 key_id, const char *tenant, KeyPurpose purpose)
 {
 	TenantRow	tenant_row;
 	const KeyMemo *key = memo_key(key_id);
+	bool		is_known = key != NULL;
+	bool		is_tenants = is_known && strcmp(key->tenant, tenant) == 0;
 
-	/* Of a tenant that does not exist nothing else is said. */
-	if ((key == NULL || strcmp(key->tenant, tenant) != 0) &&
+	/*
+	 * Of a tenant that does not exist nothing else is said.  Asking the memo
+	 * for it ends what the memo said of the key.
+	 */
+	if (!is_tenants &&
 		(strlen(tenant) > TENANT_MAX_BYTES || !memo_tenant(tenant, &tenant_row)))
 		report_unknown_tenant(tenant);
-	if (key == NULL)
+	if (!is_known)
 		ereport(ERROR,
 				(errcode(ERRCODE_ENVELOPE_UNKNOWN_KEY),
 				 errmsg("this database has no key " INT64_FORMAT, key_id),
 				 errdetail("The value was sealed in another database, or restored before its key."),
 				 errhint("Restore the rows of the schema \"%s\" from the same backup.",
 						 ENVELOPE_SCHEMA)));
-	if (strcmp(key->tenant, tenant) != 0 || key->purpose != purpose)
+	if (!is_tenants || key->purpose != purpose)
 		report_corrupt();
 	if (key->state == KEY_DESTROYED)
 		report_destroyed(tenant);
@@ -577,6 +582,7 @@ static KeyUse *
 use_to_seal(const char *tenant, KeyPurpose purpose)
 {
 	KeyUse	   *use = last_use[purpose];
+	uint64		sequence;
 
 	shmem_require();
 	check_session_tenant(tenant);
@@ -588,8 +594,9 @@ use_to_seal(const char *tenant, KeyPurpose purpose)
 
 	if (use == NULL || use->epoch != dek_cache_epoch() || use->values_left <= 0)
 		AcceptInvalidationMessages();
+	sequence = memo_sequence();
 	use = find_use(active_key(tenant, purpose), tenant, purpose);
-	use->seals_sequence = use->memo_sequence = memo_sequence();
+	use->seals_sequence = use->memo_sequence = sequence;
 	ready_use(use, USAGE_SEAL);
 	last_use[purpose] = use;
 	return use;

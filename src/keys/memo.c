@@ -174,7 +174,7 @@ memo_tenant(const char *tenant, TenantRow *row)
 
 /*
  * What is true now of a key and its tenant; NULL where there is none.  The
- * result is good until the next call.
+ * result is good until the memo is asked again.
  */
 const KeyMemo *
 memo_key(int64 key_id)

@@ -31,7 +31,8 @@
  * Locking
  *
  * The LWLock ENVELOPE_LOCK_QUEUE guards everything but the request of a
- * RUNNING slot, which nobody writes and the worker reads.  Latches are set and
+ * RUNNING slot, which the worker reads and nobody writes but for its priority,
+ * a word that may rise at any moment.  Latches are set and
  * condition variables broadcast after it is released.  A backend leaves its
  * slots on ERROR and on FATAL alike, by PG_ENSURE_ERROR_CLEANUP.
  *
