@@ -18,6 +18,29 @@ PREPARE by_int (int, varchar) AS SELECT envelope_decrypt($1, envelope_encrypt($1
 EXECUTE by_int (42, 'hello');
 SELECT envelope_decrypt('t1'::tenant_name, envelope_encrypt('t1'::varchar, 'hello'::varchar)) AS domain;
 
+-- Every function takes every type of tenant, and means the same one by it.
+SELECT envelope_encrypt_deterministic(42, 'x', 'c') = envelope_encrypt_deterministic('42', 'x', 'c') AS deterministic,
+	envelope_encrypt_deterministic(42, '\x01'::bytea, 'c') = envelope_encrypt_deterministic('42', '\x01'::bytea, 'c') AS deterministic_bytea,
+	envelope_blind_index(42, 'x', 'c') = envelope_blind_index('42', 'x', 'c') AS term,
+	envelope_blind_index(42, '\x01'::bytea, 'c') = envelope_blind_index('42', '\x01'::bytea, 'c') AS term_bytea,
+	envelope_blind_index_of(42, v, 'c') = envelope_blind_index('42', 'x', 'c') AS term_of,
+	envelope_reencrypt(42, v, 'c') = v AS reencrypt
+FROM envelope_encrypt('42', 'x', 'c') v;
+\set uuid '00000000-0000-0000-0000-00000000002a'
+SELECT envelope_encrypt_deterministic(:'uuid'::uuid, 'x', 'c') = envelope_encrypt_deterministic(:'uuid', 'x', 'c') AS deterministic,
+	envelope_encrypt_deterministic(:'uuid'::uuid, '\x01'::bytea, 'c') = envelope_encrypt_deterministic(:'uuid', '\x01'::bytea, 'c') AS deterministic_bytea,
+	envelope_blind_index(:'uuid'::uuid, 'x', 'c') = envelope_blind_index(:'uuid', 'x', 'c') AS term,
+	envelope_blind_index(:'uuid'::uuid, '\x01'::bytea, 'c') = envelope_blind_index(:'uuid', '\x01'::bytea, 'c') AS term_bytea,
+	envelope_blind_index_of(:'uuid'::uuid, v, 'c') = envelope_blind_index(:'uuid', 'x', 'c') AS term_of,
+	envelope_reencrypt(:'uuid'::uuid, v, 'c') = v AS reencrypt
+FROM envelope_encrypt(:'uuid', 'x', 'c') v;
+SELECT envelope_decrypt(42::smallint, v) AS smallint, envelope_decrypt('42'::name, v) AS name, envelope_decrypt('42'::char(5), v) AS char,
+	outcome(format('SELECT envelope_decrypt(42.0, %L::bytea)', v)) AS numeric
+FROM envelope_encrypt(tenant => 42, plaintext => 'x', context => '') v;
+-- an identity is exact
+SELECT tenant, outcome(format('SELECT envelope_encrypt(%L, %L)', tenant, 'x'))
+FROM unnest(array['T1', ' t1', 't1 ', '042', '+42', '00000000-0000-0000-0000-00000000002A', '{00000000-0000-0000-0000-00000000002a}']) tenant;
+
 -- Nothing and the empty string are two things.
 SELECT envelope_encrypt('t1', NULL::text) IS NULL AS seal_null,
 	envelope_decrypt('t1', NULL) IS NULL AS open_null,
@@ -32,6 +55,13 @@ SELECT outcome($$SELECT envelope_encrypt(NULL::text, 'x')$$) AS null_tenant,
 	outcome($$SELECT envelope_decrypt('t1', '\x00', NULL)$$) AS null_context_open,
 	outcome($$SELECT envelope_blind_index(NULL::bigint, 'x')$$) AS null_tenant_term,
 	outcome($$SELECT envelope_blind_index('t1', 'x', '', NULL)$$) AS null_bits;
+SELECT outcome($$SELECT envelope_encrypt(NULL::uuid, '\x00'::bytea)$$) AS null_uuid,
+	outcome($$SELECT envelope_encrypt_deterministic(NULL::text, 'x')$$) AS deterministic,
+	outcome($$SELECT envelope_encrypt_deterministic('t1', 'x', NULL)$$) AS deterministic_context,
+	outcome($$SELECT envelope_decrypt_bytea(NULL::text, '\x00')$$) AS open_bytea,
+	outcome($$SELECT envelope_blind_index_of('t1', '\x00', NULL)$$) AS term_of,
+	outcome($$SELECT envelope_reencrypt(NULL::text, '\x00')$$) AS reencrypt,
+	outcome($$SELECT envelope_reencrypt('t1', '\x00', NULL)$$) AS reencrypt_context;
 
 -- Sizes: 45 and 29 bytes over the plaintext
 SELECT n, length(envelope_encrypt('t1', repeat('x', n))) - n AS sealed,
@@ -96,6 +126,17 @@ FROM (VALUES ('null', NULL::bytea), ('empty', ''), ('magic', '\xe14e56'),
 	('highest bit', '\xe14e5601' || '\xffffffffffffffff'::bytea || decode(repeat('00', 33), 'hex'))
 ) s (name, v);
 
+-- also where the bytes are stored compressed, or out of line, or both
+CREATE TEMP TABLE stored (storage text, v bytea);
+ALTER TABLE stored ALTER v SET STORAGE MAIN;
+INSERT INTO stored VALUES ('compressed', '\xe14e5601' || '\x0000000000000005'::bytea || decode(repeat('00', 100000), 'hex'));
+ALTER TABLE stored ALTER v SET STORAGE EXTERNAL;
+INSERT INTO stored VALUES ('external', '\xe14e5601' || '\x0000000000000005'::bytea || decode(repeat('00', 100000), 'hex')),
+	('external junk', decode(repeat('00', 100000), 'hex'));
+ALTER TABLE stored ALTER v SET STORAGE EXTENDED;
+INSERT INTO stored SELECT 'external and compressed', '\xe14e5602' || '\x0000000000000005'::bytea || decode(string_agg(repeat(md5(g::text), 3), ''), 'hex') FROM generate_series(1, 3000) g;
+SELECT storage, pg_column_size(v) < length(v) AS compressed, envelope_is_sealed(v), envelope_key_id(v) FROM stored;
+
 -- A value damaged anywhere: one message, whichever part it is.  Only a key id
 -- that does not exist is told apart.
 CREATE TEMP TABLE sealed AS
@@ -117,6 +158,16 @@ SELECT message(format('SELECT envelope_decrypt(%L, %L::bytea, %L)', 't1', v || '
 	message(format('SELECT envelope_decrypt(%L, %L::bytea, %L)', 't2', v, 'c')) =
 	message(format('SELECT envelope_decrypt(%L, %L::bytea, %L)', 't1', v || '\x00'::bytea, 'c')) AS other_tenant
 FROM sealed;
+-- whoever opens it
+SELECT message(format('SELECT envelope_decrypt_bytea(%L, %L::bytea, %L)', 't1', v || '\x00'::bytea, 'c')) =
+	message(format('SELECT envelope_decrypt(%L, %L::bytea, %L)', 't1', v || '\x00'::bytea, 'c')) AS as_bytea,
+	message(format('SELECT envelope_reencrypt(%L, %L::bytea, %L)', 't1', v || '\x00'::bytea, 'c')) =
+	message(format('SELECT envelope_decrypt(%L, %L::bytea, %L)', 't1', v || '\x00'::bytea, 'c')) AS reencrypted,
+	message(format('SELECT envelope_blind_index_of(%L, %L::bytea, %L)', 't1', v || '\x00'::bytea, 'c')) =
+	message(format('SELECT envelope_decrypt(%L, %L::bytea, %L)', 't1', v || '\x00'::bytea, 'c')) AS hashed,
+	message(format('SELECT envelope_decrypt(%L, %L::bytea, %L)', 't1', ''::bytea, 'c')) =
+	message(format('SELECT envelope_decrypt(%L, %L::bytea, %L)', 't1', v || '\x00'::bytea, 'c')) AS empty
+FROM sealed;
 -- a random value whose algorithm byte says deterministic, and the reverse
 SELECT outcome(format('SELECT envelope_decrypt(%L, %L::bytea, %L)', 't1', set_byte(v, 3, 2), 'c')),
 	outcome(format('SELECT envelope_decrypt(%L, %L::bytea, %L)', 't1', set_byte(d, 3, 1), 'c')) FROM sealed;
@@ -133,6 +184,8 @@ SELECT envelope_decrypt('t1', envelope_encrypt('t1', 'x', repeat('c', 65535)), r
 	outcome($$SELECT envelope_encrypt('t1', 'x', repeat('c', 65536))$$) AS longer_context;
 -- a key that this database does not have, for a tenant that it has or has not
 SELECT message($$SELECT envelope_decrypt('t1', '\xe14e56010000000000000005' || decode(repeat('00', 33), 'hex'))$$) AS unknown_key;
+SELECT outcome($$SELECT envelope_decrypt('t1', '\xe14e5601ffffffffffffffff' || decode(repeat('00', 33), 'hex'))$$) AS negative_key,
+	outcome($$SELECT envelope_decrypt('t1', '\xe14e56010000000000000000' || decode(repeat('00', 33), 'hex'))$$) AS key_zero;
 SELECT outcome($$SELECT envelope_decrypt('nobody', '\xe14e56010000000000000005' || decode(repeat('00', 33), 'hex'))$$) AS unknown_both;
 
 -- Large values: out of line, compressed or not, and beyond what can be
@@ -146,4 +199,4 @@ SELECT storage, envelope_is_sealed(v), length(v) - 45 AS bytes, envelope_key_id(
 CREATE TEMP TABLE compressed AS SELECT repeat('0123456789', 100000) AS v;
 SELECT md5(envelope_decrypt('t1', envelope_encrypt('t1', v))) = md5(v) AS from_compressed FROM compressed;
 SELECT length(envelope_decrypt('t1', envelope_encrypt('t1', repeat('x', 20000000)))) AS twenty_million;
-SELECT message($$SELECT envelope_encrypt('t1', repeat('x', 1073741780))$$) AS too_large;
+SELECT message($$SELECT envelope_encrypt('t1', repeat(repeat('x', 100), 10737418))$$) AS too_large;

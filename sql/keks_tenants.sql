@@ -20,7 +20,15 @@ SELECT outcome($$SELECT envelope_create_kek('x', 'local://x', '[]')$$) AS array,
 	outcome($$SELECT envelope_create_kek(NULL, 'local://x')$$) AS null_name,
 	outcome($$SELECT envelope_create_kek('x', NULL)$$) AS null_uri,
 	outcome($$SELECT envelope_create_kek('x', 'local://x', NULL)$$) AS null_options;
+-- a secret in whatever place: refused, and not repeated
+SELECT statement, result ~ '^22023' AS refused, result LIKE '%hunter2%' AS echoed
+FROM unnest(array['local://platform?token=hunter2', 'local://hunter2/key', 'local://user:hunter2@platform', 'LOCAL://hunter2', ' local://hunter2', '']) statement,
+	LATERAL message(format('SELECT envelope_create_kek(%L, %L)', 'x', statement)) result;
+SELECT statement, result ~ '^22023' AS refused, result LIKE '%hunter2%' AS echoed
+FROM unnest(array['{"Token": "hunter2"}', '{"a": {"b": ["hunter2"]}}', '{"region": 5, "x": "hunter2"}', '{"": "hunter2"}', 'null', '"hunter2"']) statement,
+	LATERAL message(format('SELECT envelope_create_kek(%L, %L, %L)', 'x', 'local://x', statement)) result;
 SELECT name FROM envelope.keks ORDER BY name;
+SELECT envelope_create_kek(repeat('x', 63), 'local://longest'), envelope_drop_kek(repeat('x', 63));
 
 -- There is one default at most, and it can be moved or given up.
 SELECT envelope_alter_kek('eu', is_default => true);
@@ -32,6 +40,8 @@ SELECT envelope_alter_kek('platform', is_default => true);
 SELECT name, is_default FROM envelope.keks ORDER BY name;
 SELECT message($$SELECT envelope_alter_kek('nope', is_default => true)$$);
 SELECT message($$SELECT envelope_alter_kek('eu', options => '{"token": "hunter2"}')$$);
+SELECT outcome($$SELECT envelope_alter_kek(NULL, '{}')$$) AS null_name, outcome($$SELECT envelope_alter_kek('eu', '[]')$$) AS array,
+	outcome($$SELECT envelope_drop_kek(NULL)$$) AS drop_null, outcome($$SELECT * FROM envelope_check_kek(NULL)$$) AS check_null;
 SELECT envelope_alter_kek('eu');
 SELECT message($$UPDATE envelope.keks SET uri = 'local://platform' WHERE name = 'eu'$$);
 
@@ -40,7 +50,8 @@ SELECT ok, outcome, detail FROM envelope_check_kek('us');
 SELECT message($$SELECT envelope_create_tenant('t3', 'us')$$);
 SELECT message($$SELECT * FROM envelope_check_kek('nope')$$);
 SELECT message($$SELECT envelope_create_tenant('t3', 'nope')$$);
-SELECT count(*) AS made FROM envelope.tenants WHERE tenant_id = 't3';
+SELECT outcome($$SELECT envelope_create_tenants(array['t3', 't4'], 'us')$$) AS many, outcome($$SELECT envelope_create_tenant('t3', '')$$) AS empty;
+SELECT count(*) AS made FROM envelope.tenants WHERE tenant_id IN ('t3', 't4');
 
 SELECT message($$SELECT envelope_drop_kek('platform')$$);
 SELECT message($$SELECT envelope_drop_kek('nope')$$);
@@ -57,6 +68,8 @@ SELECT outcome($$SELECT envelope_create_tenant('')$$) AS empty,
 	outcome($$SELECT envelope_create_tenant(repeat('x', 256))$$) AS long,
 	outcome($$SELECT envelope_create_tenant(repeat('ü', 128))$$) AS long_in_utf8,
 	outcome($$SELECT envelope_create_tenant(repeat('ü', 127)) > 0$$) AS longest;
+SELECT envelope_create_tenant(-9223372036854775808) > 0 AS smallest, envelope_decrypt('-9223372036854775808',
+	envelope_encrypt(-9223372036854775808, 'x')) AS its_text;
 SELECT envelope_create_tenant(1001) > 0 AS bigint,
 	envelope_create_tenant('00000000-0000-0000-0000-0000000003e9'::uuid) > 0 AS uuid;
 -- all or none
@@ -118,6 +131,7 @@ SELECT message($$SELECT envelope_encrypt('a1', 'x')$$);
 SELECT outcome($$SELECT envelope_blind_index('a1', 'x')$$) AS term;
 SELECT envelope_resume_tenant('a1'), envelope_resume_tenant('a1');
 SELECT envelope_encrypt('a1', 'x') IS NOT NULL AS resumed;
+SELECT outcome($$SELECT envelope_create_tenant('a1')$$) AS made_again, outcome($$SELECT envelope_create_tenants(array['a1'])$$) AS many_again;
 SELECT envelope_suspend_tenant(1001), envelope_resume_tenant(1001),
 	envelope_suspend_tenant('00000000-0000-0000-0000-0000000003e9'::uuid),
 	envelope_resume_tenant('00000000-0000-0000-0000-0000000003e9'::uuid);
@@ -130,6 +144,8 @@ SELECT envelope_warm(array['a1', 'a2']) AS warmed, envelope_warm(array['a1', 'a2
 SELECT tenant_id, purpose, state, age < '1 min' AS age, expires_in BETWEEN '1 min' AND '5 min' AS expires_in, hits >= 0 AS hits
 FROM envelope.cache WHERE database = current_database() ORDER BY 1, 2;
 SELECT envelope_evict('a1') AS evicted, envelope_evict('a1') AS again, envelope_evict(42) AS bigint;
+SELECT envelope_warm(array['00000000-0000-0000-0000-0000000003e9']) AS warmed,
+	envelope_evict('00000000-0000-0000-0000-0000000003e9'::uuid) AS uuid;
 SELECT outcome($$SELECT envelope_evict('nobody')$$) AS evict_unknown, outcome($$SELECT envelope_warm(array['nobody'])$$) AS warm_unknown,
 	outcome($$SELECT envelope_warm(array[NULL::text])$$) AS warm_null;
 SELECT envelope_suspend_tenant('a2');

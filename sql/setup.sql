@@ -20,6 +20,21 @@ WHERE e.extname = 'envelope' ORDER BY c.relname COLLATE "C";
 SELECT count(*) AS tables FROM pg_class c
 WHERE c.relnamespace = 'envelope'::regnamespace AND c.relkind = 'r';
 
+-- What queries may rely on: only those that seal anew are volatile, those that
+-- indexes may hold are immutable, and all of them run in parallel workers.  None
+-- is strict but those that look at the header.
+SELECT CASE p.provolatile WHEN 'i' THEN 'immutable' WHEN 's' THEN 'stable' ELSE 'volatile' END AS volatility,
+	CASE p.proparallel WHEN 's' THEN 'safe' WHEN 'r' THEN 'restricted' ELSE 'unsafe' END AS parallel,
+	p.proisstrict AS strict, p.proname AS function, count(*) AS forms
+FROM pg_proc p WHERE p.proname ~ '^envelope_(encrypt|decrypt|blind|reencrypt|is_sealed|key_id)'
+GROUP BY 1, 2, 3, 4 ORDER BY p.proname COLLATE "C";
+
+-- Whatever runs as its owner has a search_path of its own.
+SELECT p.oid::regprocedure AS security_definer, p.proconfig
+FROM pg_proc p JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid
+WHERE e.extname = 'envelope' AND p.prosecdef ORDER BY p.oid::regprocedure::text COLLATE "C";
+
 -- What the tests share.
 
 -- The SQLSTATE of a statement, or what its first column returns as text.
