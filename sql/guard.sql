@@ -8,9 +8,38 @@ SELECT message('TRUNCATE envelope.tenant_keys');
 SELECT message('TRUNCATE envelope.keks CASCADE');
 SET session_replication_role = replica;
 SELECT outcome('DELETE FROM envelope.tenant_keys') AS as_replica, outcome('TRUNCATE envelope.tenants CASCADE') AS truncate_as_replica;
+SELECT outcome('DELETE FROM envelope.keks') AS used_kek, outcome('UPDATE envelope.keks SET uri = uri || ''x''') AS uri,
+	outcome('UPDATE envelope.tenants SET tenant_id = tenant_id || ''x''') AS tenant_id,
+	outcome('UPDATE envelope.tenant_keys SET key_check = decode(repeat(''00'', 32), ''hex'')') AS key_check,
+	outcome('UPDATE envelope.tenant_keys SET state = ''destroyed'', wrapped_dek = NULL') AS state;
 RESET session_replication_role;
+SELECT message('DELETE FROM envelope.keks');
+SELECT outcome('UPDATE envelope.keks SET name = name || ''x''') AS kek_name, outcome('TRUNCATE envelope.keks') AS keks,
+	outcome('TRUNCATE envelope.tenants') AS tenants;
 SELECT message('DROP EXTENSION envelope CASCADE');
-SELECT outcome('DROP SCHEMA envelope CASCADE') AS drop_schema, outcome('DROP TABLE envelope.tenant_keys') AS drop_table;
+SET client_min_messages = warning;
+SELECT outcome('DROP SCHEMA envelope CASCADE') AS drop_schema, outcome('DROP TABLE envelope.tenant_keys') AS drop_table,
+	outcome('DROP SCHEMA public CASCADE') AS drop_public;
+RESET client_min_messages;
+-- Only a superuser may say that they may go; and what is rolled back has not
+-- gone, from memory neither.
+CREATE ROLE regress_owner;
+SET ROLE regress_owner;
+SELECT outcome('SET envelope.allow_drop_extension = on') AS not_superuser;
+RESET ROLE;
+DROP ROLE regress_owner;
+CREATE TABLE kept AS SELECT envelope_encrypt('t1', 'kept') AS v;
+SELECT calls('unwrap') AS before \gset
+BEGIN;
+SET LOCAL envelope.allow_drop_extension = on;
+\set VERBOSITY terse
+SET LOCAL client_min_messages = warning;
+DROP EXTENSION envelope CASCADE;
+SELECT outcome($$SELECT 1 FROM envelope.tenants$$) AS dropped;
+ROLLBACK;
+\set VERBOSITY default
+SELECT envelope_decrypt('t1', v), calls('unwrap') - :before AS calls FROM kept;
+DROP TABLE kept;
 
 -- What a key is bound to never changes.
 SELECT c AS changed, outcome(format('UPDATE envelope.tenant_keys SET %s', c))
@@ -107,6 +136,55 @@ SELECT message($$SELECT envelope_decrypt('t1', v1) FROM before$$) AS one,
 ROLLBACK;
 SELECT envelope_evict('t1') >= 0, envelope_evict('t2') >= 0;
 SELECT envelope_decrypt('t1', v1), envelope_decrypt('t2', v2) FROM before;
+
+-- Nor do the data and the index key of one tenant stand in for each other.
+CREATE TEMP TABLE own AS SELECT envelope_encrypt('t1', 'random') AS v, envelope_encrypt_deterministic('t1', 'deterministic') AS d;
+BEGIN;
+UPDATE envelope.tenant_keys k SET wrapped_dek = o.wrapped_dek
+FROM envelope.tenant_keys o WHERE k.tenant_id = 't1' AND o.tenant_id = 't1' AND k.purpose <> o.purpose;
+SELECT envelope_evict('t1') > 0 AS evicted;
+SELECT outcome($$SELECT envelope_decrypt('t1', v) FROM own$$) AS data, outcome($$SELECT envelope_decrypt('t1', d) FROM own$$) AS index,
+	outcome($$SELECT envelope_encrypt('t1', 'x')$$) AS seal, outcome($$SELECT envelope_blind_index('t1', 'x')$$) AS term;
+ROLLBACK;
+-- nor does a key that is copied for another tenant, with its check or without
+BEGIN;
+INSERT INTO envelope.tenants (tenant_id) VALUES ('thief');
+INSERT INTO envelope.tenant_keys (key_id, tenant_id, purpose, kek, kek_version, wrapped_dek, key_check, state)
+	SELECT CASE purpose WHEN 'data' THEN 1 ELSE 2 END, 'thief', purpose, kek, kek_version, wrapped_dek,
+		CASE purpose WHEN 'data' THEN key_check ELSE decode(repeat('00', 32), 'hex') END, state
+	FROM envelope.tenant_keys WHERE tenant_id = 't1';
+SELECT outcome($$SELECT envelope_encrypt('thief', 'x')$$) AS seal, outcome($$SELECT envelope_blind_index('thief', 'x')$$) AS term,
+	outcome($$SELECT envelope_decrypt('thief', v) FROM own$$) AS open,
+	outcome($$SELECT envelope_decrypt('thief', set_byte(overlay(v PLACING '\x0000000000000001' FROM 5), 0, 225)) FROM own$$) AS open_under_its_id;
+ROLLBACK;
+
+-- Rows that no function would write: an error, whatever is in them.
+BEGIN;
+INSERT INTO envelope.tenants (tenant_id) VALUES ('odd1'), ('odd2'), ('odd3');
+INSERT INTO envelope.keks (name, uri) VALUES (repeat('k', 100), 'local://platform'), ('pigeon', 'carrier-pigeon://x'), ('far', 'local://' || repeat('x', 100000));
+INSERT INTO envelope.tenant_keys (key_id, tenant_id, purpose, kek, wrapped_dek, key_check, state) VALUES
+	(1, 'odd1', 'data', repeat('k', 100), '\x00', decode(repeat('00', 32), 'hex'), 'active'),
+	(2, 'odd2', 'data', 'pigeon', '\x00', decode(repeat('00', 32), 'hex'), 'active'),
+	(3, 'odd3', 'data', 'far', '\x00', decode(repeat('00', 32), 'hex'), 'active'),
+	(4, 'odd1', 'index', 'platform', decode(repeat('00', 6144), 'hex'), decode(repeat('00', 32), 'hex'), 'active'),
+	(5, 'odd2', 'index', 'platform', '\x00', decode(repeat('00', 32), 'hex'), 'active'),
+	(6, 'odd3', 'index', 'no such KEK', '\x00', decode(repeat('00', 32), 'hex'), 'active');
+SELECT tenant, outcome(format('SELECT envelope_encrypt(%L, %L)', tenant, 'x')) AS seal, outcome(format('SELECT envelope_blind_index(%L, %L)', tenant, 'x')) AS term
+FROM unnest(array['odd1', 'odd2', 'odd3']) tenant;
+SELECT outcome($$INSERT INTO envelope.tenant_keys (key_id, tenant_id, purpose, kek, wrapped_dek, key_check, state)
+		VALUES (7, 'odd1', 'data', 'platform', decode(repeat('00', 6145), 'hex'), decode(repeat('00', 32), 'hex'), 'retired')$$) AS large_key,
+	outcome($$INSERT INTO envelope.tenant_keys (key_id, tenant_id, purpose, kek, wrapped_dek, key_check, state)
+		VALUES (7, 'odd1', 'data', 'platform', '\x00', '\x00', 'retired')$$) AS short_check,
+	outcome($$INSERT INTO envelope.tenant_keys (key_id, tenant_id, purpose, kek, wrapped_dek, key_check, state)
+		VALUES (7, 'odd1', 'other', 'platform', '\x00', decode(repeat('00', 32), 'hex'), 'retired')$$) AS purpose,
+	outcome($$INSERT INTO envelope.tenant_keys (key_id, tenant_id, purpose, kek, wrapped_dek, key_check, state)
+		VALUES (7, 'odd1', 'data', NULL, '\x00', decode(repeat('00', 32), 'hex'), 'retired')$$) AS no_kek,
+	outcome($$INSERT INTO envelope.tenant_keys (key_id, tenant_id, purpose, kek, wrapped_dek, key_check, state)
+		VALUES (7, 'odd1', 'data', 'platform', '\x00', decode(repeat('00', 32), 'hex'), 'destroyed')$$) AS destroyed_with_key,
+	outcome($$INSERT INTO envelope.keks (name, uri, is_default) VALUES ('second', 'local://x', true)$$) AS second_default;
+ROLLBACK;
+SELECT envelope_evict('t1') >= 0;
+SELECT envelope_decrypt('t1', v), envelope_decrypt('t1', d) FROM own;
 
 -- Disabled triggers come back as ALWAYS, and doctor sees them missing.
 ALTER TABLE envelope.tenants DISABLE TRIGGER ALL;
