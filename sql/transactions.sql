@@ -89,6 +89,63 @@ ROLLBACK TO s;
 PREPARE TRANSACTION 'p4';
 COMMIT PREPARED 'p4';
 
+BEGIN;
+UPDATE envelope.tenant_keys SET state = 'retired' WHERE tenant_id = 'p1' AND purpose = 'data';
+UPDATE envelope.tenant_keys SET state = 'scheduled' WHERE tenant_id = 'p1' AND purpose = 'data';
+UPDATE envelope.tenant_keys SET state = 'destroyed', wrapped_dek = NULL WHERE tenant_id = 'p1' AND purpose = 'data';
+PREPARE TRANSACTION 'p5';
+SELECT envelope_encrypt('p1', 'x') IS NOT NULL AS not_destroyed;
+-- a resumption leaves nothing in memory to be wiped
+SELECT envelope_suspend_tenant('p1');
+BEGIN;
+SELECT envelope_resume_tenant('p1');
+PREPARE TRANSACTION 'p6';
+SELECT outcome($$SELECT envelope_encrypt('p1', 'x')$$) AS prepared;
+COMMIT PREPARED 'p6';
+SELECT envelope_encrypt('p1', 'x') IS NOT NULL AS resumed;
+
+-- Suspended deep down and released, then rolled back above: nothing happened.
+SELECT envelope_warm(array['x1']) >= 0;
+BEGIN;
+SAVEPOINT outer_one;
+SAVEPOINT inner_one;
+SELECT envelope_suspend_tenant('x1');
+RELEASE inner_one;
+SELECT outcome($$SELECT envelope_encrypt('x1', 'x')$$) AS suspended;
+ROLLBACK TO outer_one;
+SELECT envelope_encrypt('x1', 'x') IS NOT NULL AS not_suspended;
+COMMIT;
+SELECT count(*) AS in_memory FROM envelope.cache WHERE tenant_id = 'x1';
+
+-- A procedure that commits on the way, with a loop over a query that opens
+CREATE TABLE steps AS SELECT g, envelope_encrypt('x1', 'step ' || g) AS v FROM generate_series(1, 4) g;
+DO $$
+DECLARE
+	step record;
+BEGIN
+	FOR step IN SELECT g, envelope_decrypt('x1', v) AS opened FROM steps ORDER BY g LOOP
+		UPDATE steps SET v = envelope_encrypt('x1', step.opened || ' done') WHERE g = step.g;
+		IF step.g = 3 THEN
+			ROLLBACK;
+		ELSE
+			COMMIT;
+		END IF;
+		PERFORM envelope_create_tenant('step' || step.g);
+	END LOOP;
+END
+$$;
+SELECT envelope_decrypt('x1', v) FROM steps ORDER BY g;
+SELECT tenant_id, envelope_decrypt(tenant_id, envelope_encrypt(tenant_id, 'x')) AS opened FROM envelope.tenants WHERE tenant_id LIKE 'step%' ORDER BY 1;
+DROP TABLE steps;
+BEGIN;
+SELECT envelope_create_tenant('chained') > 0;
+ROLLBACK AND CHAIN;
+SELECT outcome($$SELECT envelope_encrypt('chained', 'x')$$) AS rolled_back;
+SELECT envelope_create_tenant('chained') > 0;
+COMMIT AND CHAIN;
+SELECT envelope_decrypt('chained', envelope_encrypt('chained', 'committed'));
+COMMIT;
+
 -- A cursor holds on over commit, and reads the keys as they are then.
 CREATE TABLE cursors AS SELECT g, envelope_encrypt('x1', 'row ' || g) AS v FROM generate_series(1, 5) g;
 BEGIN;
