@@ -1,14 +1,12 @@
 -- What a KMS in trouble does to those who need it.  The local KEK misbehaves by
 -- order of envelope.local_kek_faults.
 
-CREATE FUNCTION set_faults(faults text) RETURNS void LANGUAGE plpgsql AS $$
+-- Reload, and return when the worker has: when a check ends as it is to.
+CREATE FUNCTION reload_until(kek text, wanted text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM pg_reload_conf();
-	-- The worker has read its configuration when a check says what was ordered.
 	FOR i IN 1 .. 1000 LOOP
-		EXIT WHEN (SELECT c.outcome FROM envelope_check_kek('platform') c) =
-			CASE WHEN faults LIKE '%denied' THEN 'denied' WHEN faults LIKE '%corrupt' THEN 'corrupt'
-				WHEN faults LIKE '%unreachable' OR faults LIKE '%stalled' THEN 'unreachable' ELSE 'ok' END;
+		EXIT WHEN (SELECT c.outcome FROM envelope_check_kek(kek) c) = wanted;
 		PERFORM pg_sleep(0.01);
 	END LOOP;
 END
@@ -27,7 +25,7 @@ ALTER SYSTEM SET envelope.local_kek_faults = 'platform:delay=10;;';
 CREATE TEMP TABLE v AS SELECT envelope_encrypt('t1', 'x') AS v;
 
 ALTER SYSTEM SET envelope.local_kek_faults = 'platform:denied';
-SELECT set_faults('platform:denied');
+SELECT reload_until('platform', 'denied');
 SELECT envelope_evict_all() > 0 AS evicted;
 SELECT message($$SELECT envelope_decrypt('t1', v) FROM v$$);
 SELECT outcome($$SELECT envelope_encrypt('t1', 'x')$$) AS seal, outcome($$SELECT envelope_create_tenant('f1')$$) AS create_tenant,
@@ -40,7 +38,7 @@ SELECT kek, outcome, since <= now() AS since, detail FROM envelope.status;
 SELECT severity, subject, hint FROM envelope_doctor();
 
 ALTER SYSTEM SET envelope.local_kek_faults = 'platform:unreachable';
-SELECT set_faults('platform:unreachable');
+SELECT reload_until('platform', 'unreachable');
 SELECT envelope_evict_all() >= 0;
 SELECT message($$SELECT envelope_decrypt('t1', v) FROM v$$);
 SET envelope.unreadable = 'null';
@@ -49,24 +47,56 @@ RESET envelope.unreadable;
 SELECT ok, outcome, detail FROM envelope_check_kek('platform');
 
 ALTER SYSTEM SET envelope.local_kek_faults = 'platform:corrupt';
-SELECT set_faults('platform:corrupt');
+SELECT reload_until('platform', 'corrupt');
 SELECT envelope_evict_all() >= 0;
 SELECT message($$SELECT envelope_decrypt('t1', v) FROM v$$);
 
 ALTER SYSTEM SET envelope.local_kek_faults = 'platform:stalled';
-SELECT set_faults('platform:stalled');
+SELECT reload_until('platform', 'unreachable');
 SELECT envelope_evict_all() >= 0;
 SELECT message($$SELECT envelope_decrypt('t1', v) FROM v$$);
 
 -- All is well again, without help.
 ALTER SYSTEM RESET envelope.local_kek_faults;
 RESET envelope.kms_timeout;
-SELECT set_faults('');
+SELECT reload_until('platform', 'ok');
 SELECT envelope_decrypt('t1', v) FROM v;
 SELECT kek, outcome FROM envelope.status;
 SELECT severity, subject FROM envelope_doctor();
 SELECT operation, ok > 0 AS ok, denied > 0 AS denied, unreachable > 0 AS unreachable, corrupt > 0 AS corrupt, waits > 0 AS waits,
 	calls = ok + denied + unreachable + corrupt + misconfigured AS sum, p50_ms IS NOT NULL AS p50, p99_ms >= p50_ms AS p99
 FROM envelope.kms_stats WHERE kek = 'platform' ORDER BY operation;
+-- Of two KEKs one stalls: the other does not care, in one statement or in two.
+SELECT envelope_create_kek('eu', 'local://platform');
+SELECT envelope_create_tenants(array['eu1', 'eu2'], 'eu');
+CREATE TEMP TABLE both_keks AS SELECT t, envelope_encrypt(t, 'x') AS v FROM unnest(array['t1', 'eu1', 't2', 'eu2']) t;
+SET envelope.kms_timeout = '300ms';
+ALTER SYSTEM SET envelope.local_kek_faults = 'eu:stalled';
+SELECT reload_until('eu', 'unreachable');
+SELECT envelope_evict_all() >= 0;
+SELECT t, outcome(format('SELECT envelope_decrypt(%L, %L::bytea)', t, v)) FROM both_keks;
+SELECT outcome FROM envelope_check_kek('platform');
+-- warming warns of each KEK once, and brings what can be had
+SELECT envelope_evict_all() >= 0;
+ALTER SYSTEM SET envelope.local_kek_faults = 'eu:denied;nobody:stalled';
+SELECT reload_until('eu', 'denied');
+SELECT envelope_warm(array['t1', 'eu1', 'eu2', 't2']) AS warmed;
+SELECT DISTINCT tenant_id FROM envelope.cache WHERE database = current_database() ORDER BY 1;
+-- all or none, when the KMS fails half way
+SELECT outcome($$SELECT envelope_create_tenants(array['f1', 'f2', 'f3'], 'eu')$$);
+-- a delay is waited for, and faults of one KEK add up
+ALTER SYSTEM SET envelope.local_kek_faults = 'eu:delay=50';
+SELECT reload_until('eu', 'ok');
+SELECT ok, latency_ms >= 50 AS delayed FROM envelope_check_kek('eu');
+SELECT outcome(format('SELECT envelope_decrypt(%L, %L::bytea)', t, v)) AS opened, count(*) FROM both_keks GROUP BY 1;
+ALTER SYSTEM SET envelope.local_kek_faults = 'eu:delay=50;eu:denied';
+SELECT reload_until('eu', 'denied');
+SELECT outcome, latency_ms >= 50 AS delayed FROM envelope_check_kek('eu');
+ALTER SYSTEM RESET envelope.local_kek_faults;
+RESET envelope.kms_timeout;
+SELECT reload_until('eu', 'ok');
+SELECT kek, outcome FROM envelope.status ORDER BY kek;
+SELECT severity, subject FROM envelope_doctor();
+
 -- Nothing was made of what failed.
-SELECT count(*) AS nothing_made FROM envelope.tenants WHERE tenant_id = 'f1';
+SELECT count(*) AS nothing_made FROM envelope.tenants WHERE tenant_id IN ('f1', 'f2', 'f3');
