@@ -31,6 +31,25 @@ SELECT envelope_revoke('regress_someone', 'operate'), envelope_grant('regress_so
 SELECT * FROM allowed('regress_someone');
 SELECT envelope_revoke('regress_someone', 'admin');
 SELECT * FROM allowed('regress_someone');
+-- Granting twice is granting once; what two levels share goes with the last.
+SELECT envelope_grant('regress_someone', 'use'), envelope_grant('regress_someone', 'use'), envelope_revoke('regress_someone', 'use'), envelope_revoke('regress_someone', 'use');
+SELECT envelope_grant('regress_someone', 'operate'), envelope_grant('regress_someone', 'admin'), envelope_revoke('regress_someone', 'admin');
+SELECT array_agg(privilege) AS shared FROM allowed('regress_someone') WHERE object = 'schema envelope';
+SELECT envelope_grant('regress_someone', 'admin'), envelope_revoke('regress_someone', 'operate');
+SELECT array_agg(privilege) AS shared FROM allowed('regress_someone') WHERE object = 'schema envelope';
+SELECT envelope_revoke('regress_someone', 'admin');
+SELECT count(*) AS left_over FROM allowed('regress_someone');
+-- a role of any name; a level is exact
+CREATE ROLE "regress Odd""name";
+SELECT envelope_grant('regress Odd"name', 'use');
+SELECT count(*) > 2 AS granted FROM allowed('regress Odd"name');
+SELECT envelope_revoke('regress Odd"name', 'use');
+SELECT count(*) AS revoked FROM allowed('regress Odd"name');
+DROP ROLE "regress Odd""name";
+SELECT outcome($$SELECT envelope_grant('regress_someone', 'USE')$$) AS upper_case, outcome($$SELECT envelope_grant('regress_someone', '')$$) AS empty,
+	outcome($$SELECT envelope_grant('regress_someone', 'use''; DROP')$$) AS quoted,
+	envelope_grant(NULL, 'use') IS NULL AS no_role, envelope_grant('regress_someone', NULL) IS NULL AS no_level;
+SELECT count(*) AS nothing_granted FROM allowed('regress_someone');
 
 -- Levels share nothing but the schema; and but for triggers, all is in one.
 SELECT object, count(*) FROM envelope.privileges() GROUP BY object HAVING count(*) > 1;
@@ -42,8 +61,32 @@ WHERE e.extname = 'envelope' AND d.deptype = 'e'
 	AND pg_describe_object(d.classid, d.objid, 0) NOT IN (SELECT object FROM allowed('regress_someone'))
 ORDER BY 1;
 
+-- Without a level: not even a look, and no setting that is a superuser's.
+SELECT envelope_revoke('regress_someone', 'use'), envelope_revoke('regress_someone', 'operate'), envelope_revoke('regress_someone', 'admin');
+SET ROLE regress_someone;
+SELECT outcome('SELECT 1 FROM envelope.cache') AS cache, outcome('SELECT 1 FROM envelope.status') AS status, outcome('SELECT * FROM envelope_doctor()') AS doctor,
+	outcome($$SELECT envelope_grant('regress_someone', 'use')$$) AS grant_itself, outcome($$SELECT envelope_create_tenant('x')$$) AS create_tenant,
+	outcome('SELECT envelope_evict_all()') AS evict_all;
+SELECT outcome('SHOW envelope.local_kek_directory') AS directory, outcome('SHOW envelope.local_kek_faults') AS faults,
+	outcome('SET envelope.allow_drop_extension = on') AS allow_drop;
+ALTER SYSTEM SET envelope.local_kek_faults = 'platform:denied';
+ALTER SYSTEM SET envelope.local_kek_directory = '/';
+SELECT envelope_is_sealed('\x00'), envelope_key_id('\x00') IS NULL AS key_id;
+-- whoever signs up needs no level, but whoever makes the trigger does
+CREATE TABLE pg_temp.mine (id text);
+CREATE TRIGGER provision BEFORE INSERT ON mine FOR EACH ROW EXECUTE FUNCTION envelope_provision('id');
+RESET ROLE;
+CREATE TABLE signups (id text);
+CREATE TRIGGER provision BEFORE INSERT ON signups FOR EACH ROW EXECUTE FUNCTION envelope_provision('id');
+GRANT INSERT ON signups TO regress_someone;
+SET ROLE regress_someone;
+INSERT INTO signups VALUES ('signed up');
+RESET ROLE;
+SELECT tenant_id, count(*) AS keys FROM envelope.tenant_keys WHERE tenant_id = 'signed up' GROUP BY 1;
+DROP TABLE signups;
+SELECT envelope_grant('regress_someone', 'admin');
+
 -- Each level works as such.
-SELECT envelope_revoke('regress_someone', 'use'), envelope_revoke('regress_someone', 'operate');
 SET ROLE regress_someone;
 SELECT envelope_create_tenant('by admin') > 0 AS create_tenant, outcome($$SELECT envelope_encrypt('by admin', 'x')$$) AS seal,
 	outcome($$SELECT envelope_evict('by admin')$$) AS evict, outcome($$UPDATE envelope.tenants SET state = 'suspended'$$) AS update_table;
@@ -82,6 +125,10 @@ SELECT envelope_create_kek('other', 'local://other'), envelope_alter_kek('other'
 SELECT envelope_grant('regress_someone', 'operate');
 SELECT severity, subject FROM envelope_doctor();
 SELECT envelope_warm(array['not trapped']) OPERATOR(pg_catalog.>=) 0;
+CREATE TABLE trap.signups (id varchar(20), kek text);
+CREATE TRIGGER provision AFTER INSERT ON trap.signups FOR EACH ROW EXECUTE FUNCTION envelope_provision('id', 'kek');
+INSERT INTO trap.signups VALUES ('signed up in a trap', 'platform');
+SELECT outcome($$UPDATE envelope.tenants SET state = 'suspended'$$) AS still_no_owner, current_user;
 RESET search_path;
 RESET ROLE;
 DROP SCHEMA trap CASCADE;
@@ -95,8 +142,10 @@ ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC, regress_someone;
 ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO PUBLIC, regress_someone;
 CREATE SCHEMA "with ""quotes' in it";
 CREATE EXTENSION envelope SCHEMA public;
-SELECT p.proname FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass AND d.deptype = 'e'
-WHERE has_function_privilege('regress_someone', p.oid, 'EXECUTE') AND p.prosrc LIKE 'envelope%' ORDER BY 1;
+SELECT has_function_privilege('regress_someone', p.oid, 'EXECUTE') AS executable, count(*) > 2 AS many, min(p.proname) AS first, max(p.proname) AS last
+FROM pg_proc p JOIN pg_depend d ON d.objid = p.oid AND d.classid = 'pg_proc'::regclass AND d.deptype = 'e'
+	JOIN pg_extension e ON e.oid = d.refobjid AND d.refclassid = 'pg_extension'::regclass
+WHERE e.extname = 'envelope' GROUP BY 1 ORDER BY 1 DESC;
 SELECT c.relname FROM pg_class c WHERE relnamespace = 'envelope'::regnamespace AND relkind IN ('r', 'v')
 	AND has_table_privilege('regress_someone', c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER');
 SELECT has_schema_privilege('regress_someone', 'envelope', 'USAGE') AS usage, has_schema_privilege('regress_someone', 'envelope', 'CREATE') AS create;
