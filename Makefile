@@ -46,7 +46,7 @@ REGRESS = setup fields keks_tenants guard session transactions usage doctor faul
 # The same, on a server that does not preload it.
 REGRESS_NOPRELOAD = nopreload
 # In test/isolation/specs and test/isolation/expected.
-ISOLATION = suspend create provision kek memo
+ISOLATION = suspend running miss create provision prepared kek memo serializable
 ISOLATION_OPTS = --inputdir=$(srcdir)/test/isolation
 
 PG_CONFIG ?= pg_config
