@@ -81,6 +81,7 @@ SELECT outcome($$SELECT envelope_encrypt('p2', 'x')$$) AS rollback_prepared;
 BEGIN;
 SELECT envelope_suspend_tenant('p1');
 PREPARE TRANSACTION 'p3';
+ROLLBACK PREPARED 'p3';
 SELECT envelope_encrypt('p1', 'x') IS NOT NULL AS not_suspended;
 BEGIN;
 SAVEPOINT s;
@@ -94,6 +95,7 @@ UPDATE envelope.tenant_keys SET state = 'retired' WHERE tenant_id = 'p1' AND pur
 UPDATE envelope.tenant_keys SET state = 'scheduled' WHERE tenant_id = 'p1' AND purpose = 'data';
 UPDATE envelope.tenant_keys SET state = 'destroyed', wrapped_dek = NULL WHERE tenant_id = 'p1' AND purpose = 'data';
 PREPARE TRANSACTION 'p5';
+ROLLBACK PREPARED 'p5';
 SELECT envelope_encrypt('p1', 'x') IS NOT NULL AS not_destroyed;
 -- a resumption leaves nothing in memory to be wiped
 SELECT envelope_suspend_tenant('p1');
