@@ -36,12 +36,21 @@ sub open_value
 
 my $file = "$keks/platform.1.key";
 
+# The worker, as the operating system and the module show it
+my $worker = worker_pid($server);
+like(slurp_file("/proc/$worker/cmdline"), qr/envelope KMS worker/, 'the worker runs');
+is($server->safe_psql('postgres', 'SELECT preloaded FROM envelope.get_server()'), 't', 'preloaded');
+
 # A file that is taken away, and is not there when the server starts
 rename $file, "$keks/away" or die;
 like(check(), qr/^denied: there is no file "platform\.N\.key"/, 'a missing file is named');
 is(open_value(), 'VE002', 'nothing opens without it');
 $server->restart;
 is(open_value(), 'VE002', 'the server starts without it');
+my (undef, undef, $missing) = $server->psql('postgres', q{SELECT envelope_decrypt('t1', v, 'c') FROM sealed WHERE g = 7});
+like($missing, qr/KEK "platform": there is no file "platform\.1\.key"/, 'the error names KEK and file');
+is(sqlstate($server, q{SELECT envelope_create_tenant('t4')}), 'VE002', 'no tenant is made');
+is($server->safe_psql('postgres', q{SELECT count(*) FROM envelope.tenants WHERE tenant_id = 't4'}) . (-e $file ? 1 : 0), '00', 'nothing is created in place of what is missing');
 rename "$keks/away", $file or die;
 is(check(), 'ok: ', 'a file that is put back counts without a restart');
 is(open_value(), 'value 7', 'and all opens again');
@@ -81,10 +90,16 @@ rmdir $file;
 symlink "$keks/away", $file;
 like(check(), qr/^ok/, 'a link is followed');
 unlink $file;
+SKIP: {
+	skip 'this user owns all files', 1 if $> == 0;
+	symlink '/etc/passwd', $file;
+	like(check(), qr/^misconfigured: file "platform\.1\.key" does not belong to the server's user/, 'but not to what is another user\'s');
+	unlink $file;
+}
 append_to_file($server->data_dir . '/platform.key', 'x' x 32);
 chmod 0600, $server->data_dir . '/platform.key';
 symlink $server->data_dir . '/platform.key', $file;
-like(check(), qr/^misconfigured: .*data directory/, 'but not into the data directory');
+like(check(), qr/^misconfigured: .*data directory/, 'nor into the data directory');
 unlink $file;
 rename "$keks/away", $file or die;
 

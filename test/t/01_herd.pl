@@ -7,7 +7,7 @@ use Envelope;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-my $server = new_server('herd', 'max_connections = 250');
+my $server = new_server('herd', 'max_connections = 250', 'restart_after_crash = on');
 $server->safe_psql('postgres', q{
 	SELECT envelope_create_tenants(array['t1', 't2']);
 	CREATE TABLE sealed AS SELECT envelope_encrypt('t1', 'x') AS v, envelope_encrypt('t2', 'y') AS w;
@@ -41,6 +41,21 @@ for my $how ('pg_cancel_backend', 'pg_terminate_backend')
 	is(calls($server, 'unwrap') - $before, 1, 'by the same call');
 	$_->quit for $first, @others;
 }
+
+# Killed, it takes all sessions with it; those who come back get the key by one
+# call.
+set_faults($server, 'platform:delay=1500');
+$server->safe_psql('postgres', 'SELECT envelope_evict_all()');
+my @killed = map { Envelope::Session->new($server)->send(q{SELECT envelope_decrypt('t1', v) FROM sealed}) } 1 .. 3;
+ok(eventually(sub { $server->safe_psql('postgres', q{SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Extension' AND state = 'active'}) == 3 }),
+	'three wait for the KMS');
+kill 'KILL', $killed[0]{pid};
+ok(eventually(sub { my ($rc) = $server->psql('postgres', q{SELECT envelope_decrypt('t1', v) FROM sealed}, on_error_stop => 0); defined $rc && $rc == 0 }),
+	'the first is killed, and after a new start');
+my @back = map { Envelope::Session->new($server)->send(q{SELECT envelope_decrypt('t1', v) FROM sealed}) } 1 .. 3;
+is(join(' ', map { $_->wait } @back), 'x x x', 'all have the key');
+is(calls($server, 'unwrap'), 1, 'by one call');
+$_->quit for @killed, @back;
 
 # Nobody is left who wants it: the key comes to the cache all the same, and no
 # slot is lost, however often this happens.

@@ -8,7 +8,7 @@ use PostgreSQL::Test::Utils;
 use POSIX qw(ceil);
 use Test::More;
 
-my $server = new_server('ttl', "envelope.cache_ttl = '3s'", "envelope.outage_grace = '4s'", 'max_connections = 60');
+my $server = new_server('ttl', "envelope.cache_ttl = '3s'", "envelope.outage_grace = '4s'", 'max_connections = 250');
 $server->safe_psql('postgres', q{
 	SELECT envelope_create_tenants(array['t1', 't2']);
 	CREATE TABLE sealed AS SELECT envelope_encrypt('t1', 'x') AS v, envelope_encrypt('t2', 'y') AS w;
@@ -23,20 +23,30 @@ $server->safe_psql('postgres', q{SELECT envelope_warm(array['t1'])});
 my $waits = q{SELECT waits FROM envelope.kms_stats WHERE kek = 'platform' AND operation = 'unwrap'};
 my $waits_before = $server->safe_psql('postgres', $waits);
 my $calls_before = calls($server, 'unwrap');
-my $seconds = 12;
+my $seconds = 15;
 my $start = now();
-command_ok([ 'pgbench', '-n', '-c', '20', '-j', '2', '-T', $seconds, '-f', "$folder/open.sql", '-f', "$folder/seal.sql", $server->connstr('postgres') ],
-	'twenty sessions seal and open for four lives of a key');
+command_ok([ 'pgbench', '-n', '-c', '200', '-j', '1', '-T', $seconds, '-f', "$folder/open.sql", '-f', "$folder/seal.sql", $server->connstr('postgres') ],
+	'two hundred sessions seal and open for five lives of a key');
 my $calls = calls($server, 'unwrap') - $calls_before;
 is($server->safe_psql('postgres', $waits) - $waits_before, 0, 'nobody waited for the KMS');
 cmp_ok($calls, '>=', 3, 'the key was refreshed');
 cmp_ok($calls, '<=', ceil((now() - $start) / (0.7 * 3)) + 1, 'once in 0.7 of its TTL at most');
 
-# Unused, it is wiped although nobody looks.
+# Unused, it is wiped although nobody looks, two seconds after its end at the
+# latest.
 my $used = q{SELECT used FROM envelope.cache_stats};
+set_faults($server, '');
+$server->safe_psql('postgres', q{SELECT envelope_evict_all(); SELECT envelope_warm()});
+my $left = $server->safe_psql('postgres', q{SELECT extract(epoch FROM max(expires_in)) FROM envelope.cache});
+my $warmed = now();
+is($server->safe_psql('postgres', $used), 4, 'four keys are in memory');
 ok(eventually(sub { $server->safe_psql('postgres', $used) == 0 }), 'an idle server wipes what has expired');
+cmp_ok(now() - $warmed, '<', $left + 2 + 1, 'in time');
 
 # Use never makes a key live longer: the KMS away, it ends with TTL and grace.
+# The TTL is one that leaves the refresh time for all its attempts.
+my ($ttl, $grace) = (8, 4);
+$server->append_conf('postgresql.conf', "envelope.cache_ttl = '${ttl}s'\n");
 set_faults($server, '');
 $server->safe_psql('postgres', q{SELECT envelope_evict_all(); SELECT envelope_warm(array['t1', 't2'])});
 set_faults($server, 'platform:unreachable');
@@ -51,15 +61,16 @@ eventually(sub {
 		my $states = $session->query(q{SELECT string_agg(tenant_id || ':' || state, ' ' ORDER BY 1) FROM envelope.cache WHERE purpose = 'data'});
 		$seen_grace ||= $states =~ /t1:grace/;
 		# the other tenant is not used, and expires with its TTL
-		$unused = $session->query(q{SELECT envelope_decrypt('t2', w) FROM sealed}) if $unused eq '' && now() - $start > 4.5;
+		$unused = $session->query(q{SELECT envelope_decrypt('t2', w) FROM sealed}) if $unused eq '' && now() - $start > $ttl + 1;
 		$end ne 'x|t';
 	});
 is($end, 'VE003', 'a key in use ends as unreachable');
 ok($seen_grace, 'after a grace, in which it opens and seals');
 is($unused, 'VE003', 'one that was not used had none');
-cmp_ok($last_good - $start, '>', 3, 'it lived beyond its TTL');
-cmp_ok($last_good - $start, '<', 3 + 4 + 2, 'but not beyond TTL and grace');
+cmp_ok($last_good - $start, '>', $ttl, 'it lived beyond its TTL');
+cmp_ok($last_good - $start, '<', $ttl + $grace + 2, 'but not beyond TTL and grace');
 $session->quit;
+$server->append_conf('postgresql.conf', "envelope.cache_ttl = '3s'\n");
 
 # Well again without help
 set_faults($server, '');

@@ -27,6 +27,14 @@ is(sqlstate($standby, 'SELECT envelope_evict_all()'), '2', 'evicts');
 is(sqlstate($standby, 'SELECT envelope_warm()'), '4', 'warms');
 is(sqlstate($standby, q{SELECT envelope_create_tenant('x')}), '25006', 'makes no tenant');
 
+# A copy that goes its own way
+my $copy = PostgreSQL::Test::Cluster->new('copy');
+$copy->init_from_backup($primary, 'backup');
+$copy->start;
+is(sqlstate($copy, $all), '1000', 'a backup that is started alone opens');
+is(sqlstate($copy, q{SELECT envelope_create_tenant('of the copy') > 0}), 't', 'and makes tenants');
+$copy->stop;
+
 # What the primary does reaches statements under way on the standby.
 $primary->safe_psql('postgres', q{SELECT envelope_create_tenant('t3')});
 $primary->wait_for_catchup($standby, 'replay', $primary->lsn('write'));
