@@ -26,10 +26,13 @@ typedef enum KmsOperation
 {
 	KMS_UNWRAP,
 	KMS_GENERATE,
+	KMS_WRAP,					/* the worker's own, never requested */
+	KMS_REWRAP,					/* from one KEK to another, or to its newest
+								 * version */
 	KMS_CHECK					/* generate, unwrap, compare; keep nothing */
 } KmsOperation;
 
-#define KMS_OPERATIONS 3
+#define KMS_OPERATIONS 5
 
 /* How a call ended; what each means for a key in memory is in kms/worker.c */
 typedef enum KmsOutcome
@@ -67,6 +70,11 @@ typedef struct KmsRequest
 	uint8		key_check[KEY_CHECK_BYTES]; /* to unwrap */
 	int			wrapped_len;	/* to unwrap */
 	uint8		wrapped[WRAPPED_DEK_MAX];
+
+	/* To re-wrap: what for; the same as above for the KEK's newest version */
+	char		target_kek[KEK_NAME_MAX];
+	char		target_uri[KEK_URI_MAX];
+	char		target_options[KEK_OPTIONS_MAX];
 } KmsRequest;
 
 /* What the caller gets; the caller wipes it */
@@ -76,6 +84,8 @@ typedef struct KmsReply
 	char		detail[KMS_DETAIL_MAX]; /* why not; no secret, no reply body */
 	DekSubkeys	subkeys;		/* unwrapped */
 	uint8		key_check[KEY_CHECK_BYTES]; /* generated */
+
+	/* Generated, or re-wrapped: unwrapped since, and its key_check verified */
 	char		kek_version[KEK_VERSION_MAX];
 	int			wrapped_len;
 	uint8		wrapped[WRAPPED_DEK_MAX];
@@ -86,8 +96,8 @@ typedef struct KmsAnswer
 {
 	KmsOutcome	outcome;
 	char		detail[KMS_DETAIL_MAX];
-	Dek			dek;
-	char		kek_version[KEK_VERSION_MAX];	/* generated */
+	Dek			dek;			/* to wrap, it is set before */
+	char		kek_version[KEK_VERSION_MAX];	/* generated or wrapped */
 	int			wrapped_len;
 	uint8		wrapped[WRAPPED_DEK_MAX];
 } KmsAnswer;

@@ -262,8 +262,9 @@ make_aad(const KmsRequest *request, int version, uint8 *aad)
 	return len + tenant_len;
 }
 
+/* Wrap answer->dek. */
 static void
-local_generate(const char *name, const KmsRequest *request, KmsAnswer *answer)
+local_wrap(const char *name, const KmsRequest *request, KmsAnswer *answer)
 {
 	uint8		kek[KEK_BYTES];
 	uint8		aad[AAD_MAX];
@@ -279,13 +280,21 @@ local_generate(const char *name, const KmsRequest *request, KmsAnswer *answer)
 	answer->wrapped_len = WRAPPED_BYTES;
 	snprintf(answer->kek_version, sizeof(answer->kek_version), "%d", version);
 
-	if (dek_generate(&answer->dek) &&
-		dek_wrap(kek, &answer->dek, aad, make_aad(request, version, aad),
+	if (dek_wrap(kek, &answer->dek, aad, make_aad(request, version, aad),
 				 iv, body, body + DEK_BYTES))
 		answer->outcome = KMS_OK;
 	else
-		fail(answer, KMS_UNREACHABLE, "OpenSSL could not make a data key");
+		fail(answer, KMS_UNREACHABLE, "OpenSSL could not wrap a data key");
 	secret_wipe(kek, sizeof(kek));
+}
+
+static void
+local_generate(const char *name, const KmsRequest *request, KmsAnswer *answer)
+{
+	if (dek_generate(&answer->dek))
+		local_wrap(name, request, answer);
+	else
+		fail(answer, KMS_UNREACHABLE, "could not draw a data key");
 }
 
 static void
@@ -339,6 +348,8 @@ local_answer(const KmsRequest *request, KmsAnswer *answer)
 	{
 		if (request->operation == KMS_GENERATE)
 			local_generate(name, request, answer);
+		else if (request->operation == KMS_WRAP)
+			local_wrap(name, request, answer);
 		else
 			local_unwrap(name, request, answer);
 	}

@@ -70,6 +70,10 @@ kms_operation_name(KmsOperation operation)
 			return "unwrap";
 		case KMS_GENERATE:
 			return "generate";
+		case KMS_WRAP:
+			return "wrap";
+		case KMS_REWRAP:
+			return "rewrap";
 		case KMS_CHECK:
 			return "check";
 	}

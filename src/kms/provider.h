@@ -23,8 +23,8 @@ typedef struct KmsProvider
 	int			(*delay_ms) (const KmsRequest *request);
 
 	/*
-	 * Answer a request to unwrap or to generate.  *answer is zeroed.  Called
-	 * by the worker; does not throw.
+	 * Answer a request to unwrap, generate or wrap.  *answer is zero but for
+	 * the data key to wrap.  Called by the worker; does not throw.
 	 */
 	void		(*answer) (const KmsRequest *request, KmsAnswer *answer);
 } KmsProvider;

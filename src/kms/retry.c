@@ -154,19 +154,19 @@ denials_forget(const KmsRequest *request)
 }
 
 /*
- * The KEK of this request is well again: what could not be had because it was
+ * This KEK is well again: what could not be had because it was
  * not can be asked for at once.  Denials may be about single keys.
  */
 void
-denials_forget_kek(const KmsRequest *request, bool denied_too)
+denials_forget_kek(Oid database, const char *kek, bool denied_too)
 {
 	for (int i = 0; i < DENIALS_MAX; i++)
 	{
 		Denial	   *denial = &denials[i];
 
-		if (denial->database == request->database &&
+		if (denial->database == database &&
 			(denied_too || denial->outcome != KMS_DENIED) &&
-			strcmp(denial->kek, request->kek) == 0)
+			strcmp(denial->kek, kek) == 0)
 			memset(denial, 0, sizeof(*denial));
 	}
 }

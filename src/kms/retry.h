@@ -28,7 +28,7 @@ extern void denials_note(const KmsRequest *request, uint64 generation,
 extern bool denials_recall(const KmsRequest *request, KmsOutcome *outcome,
 						   char *detail);
 extern void denials_forget(const KmsRequest *request);
-extern void denials_forget_kek(const KmsRequest *request, bool denied_too);
+extern void denials_forget_kek(Oid database, const char *kek, bool denied_too);
 extern void denials_forget_all(void);
 
 #endif							/* ENVELOPE_RETRY_H */

@@ -86,12 +86,12 @@ latency_bucket(double latency_ms)
 }
 
 /*
- * Count a call.  True where the KEK's outcome is another than that of the call
+ * Count a call that asked this KEK.  True where the KEK's outcome is another than that of the call
  * before, so that it is worth a line in the log.
  */
 bool
-kms_stats_count_call(const KmsRequest *request, KmsOutcome outcome,
-					 const char *detail, double latency_ms)
+kms_stats_count_call(const KmsRequest *request, const char *kek,
+					 KmsOutcome outcome, const char *detail, double latency_ms)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	KekStats   *place;
@@ -99,7 +99,7 @@ kms_stats_count_call(const KmsRequest *request, KmsOutcome outcome,
 	bool		changed;
 
 	LWLockAcquire(shmem_lock(ENVELOPE_LOCK_STATS), LW_EXCLUSIVE);
-	place = stats_of(request->database, request->kek);
+	place = stats_of(request->database, kek);
 	operation = &place->operations[request->operation];
 	operation->calls++;
 	operation->outcomes[outcome]++;
@@ -120,8 +120,10 @@ kms_stats_count_call(const KmsRequest *request, KmsOutcome outcome,
 void
 kms_stats_count_wait(const KmsRequest *request)
 {
+	const char *kek = request->operation == KMS_REWRAP ? request->target_kek : request->kek;
+
 	LWLockAcquire(shmem_lock(ENVELOPE_LOCK_STATS), LW_EXCLUSIVE);
-	stats_of(request->database, request->kek)->operations[request->operation].waits++;
+	stats_of(request->database, kek)->operations[request->operation].waits++;
 	LWLockRelease(shmem_lock(ENVELOPE_LOCK_STATS));
 }
 

@@ -37,8 +37,9 @@ typedef struct KekStats
 extern Size kms_stats_shmem_size(void);
 extern void kms_stats_shmem_init(void *area);
 
-extern bool kms_stats_count_call(const KmsRequest *request, KmsOutcome outcome,
-								 const char *detail, double latency_ms);
+extern bool kms_stats_count_call(const KmsRequest *request, const char *kek,
+								 KmsOutcome outcome, const char *detail,
+								 double latency_ms);
 extern void kms_stats_count_wait(const KmsRequest *request);
 extern KekStats *kms_stats_of_database(Oid database, int *nkeks);
 extern double kms_stats_quantile(const KmsOperationStats *operation, double quantile);

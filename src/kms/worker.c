@@ -129,6 +129,7 @@ clean_detail(char *detail)
 static void
 answer_failed(KmsOutcome outcome, const char *detail)
 {
+	secret_wipe(&answer, sizeof(answer));
 	answer.outcome = outcome;
 	strlcpy(answer.detail, detail, sizeof(answer.detail));
 }
@@ -161,6 +162,69 @@ answer_check(const Call *call)
 	secret_wipe(&request, sizeof(request));
 }
 
+/* Is what was unwrapped the key that was asked for? */
+static bool
+check_unwrapped(const KmsRequest *request)
+{
+	uint8		check[KEY_CHECK_BYTES];
+
+	if (!dek_check(&answer.dek, request->key_id, request->tenant,
+				   request->purpose, check))
+	{
+		answer_failed(KMS_UNREACHABLE, "OpenSSL failed");
+		return false;
+	}
+	if (!key_checks_equal(check, request->key_check))
+	{
+		answer_failed(KMS_CORRUPT, "wrong key: what was unwrapped is not this tenant's key");
+		return false;
+	}
+	return true;
+}
+
+/*
+ * Answer a request to re-wrap: unwrap, wrap for the target, unwrap what was
+ * wrapped, and see each time that it is the key that was asked for.  *kek
+ * becomes the one that was asked last.
+ */
+static void
+answer_rewrap(const Call *call, const char **kek)
+{
+	static KmsRequest request;
+	const KmsProvider *target = kms_provider_for(call->request->target_uri);
+
+	request = *call->request;
+	request.operation = KMS_UNWRAP;
+	call->provider->answer(&request, &answer);
+	if (answer.outcome != KMS_OK || !check_unwrapped(&request))
+		return;
+
+	*kek = call->request->target_kek;
+	if (target == NULL)
+	{
+		answer_failed(KMS_MISCONFIGURED, "no provider knows the URI of this KEK");
+		return;
+	}
+	strlcpy(request.kek, request.target_kek, sizeof(request.kek));
+	strlcpy(request.uri, request.target_uri, sizeof(request.uri));
+	strlcpy(request.options, request.target_options, sizeof(request.options));
+	request.operation = KMS_WRAP;
+	target->answer(&request, &answer);
+	if (answer.outcome != KMS_OK)
+		return;
+
+	request.operation = KMS_UNWRAP;
+	request.wrapped_len = answer.wrapped_len;
+	memcpy(request.wrapped, answer.wrapped, answer.wrapped_len);
+	strlcpy(reply.kek_version, answer.kek_version, sizeof(reply.kek_version));
+	secret_wipe(&answer, sizeof(answer));
+	target->answer(&request, &answer);
+	if (answer.outcome != KMS_OK || !check_unwrapped(&request))
+		return;
+	reply.wrapped_len = request.wrapped_len;
+	memcpy(reply.wrapped, request.wrapped, request.wrapped_len);
+}
+
 /*
  * Make the reply to a key that was unwrapped, and store the key.  False with a
  * failed answer where it is not the key that was asked for.
@@ -168,20 +232,13 @@ answer_check(const Call *call)
 static bool
 accept_unwrapped(const KmsRequest *request)
 {
-	uint8		check[KEY_CHECK_BYTES];
 	DekId		id = {request->database, request->key_id};
 
-	if (!dek_check(&answer.dek, request->key_id, request->tenant,
-				   request->purpose, check) ||
-		!dek_derive(&answer.dek, request->purpose, &reply.subkeys))
+	if (!check_unwrapped(request))
+		return false;
+	if (!dek_derive(&answer.dek, request->purpose, &reply.subkeys))
 	{
 		answer_failed(KMS_UNREACHABLE, "OpenSSL failed");
-		return false;
-	}
-	if (!key_checks_equal(check, request->key_check))
-	{
-		secret_wipe(&reply.subkeys, sizeof(reply.subkeys));
-		answer_failed(KMS_CORRUPT, "wrong key: what was unwrapped is not this tenant's key");
 		return false;
 	}
 	(void) dek_cache_store(&id, request->tenant, request->purpose,
@@ -216,15 +273,18 @@ accept_answer(const KmsRequest *request)
 			return accept_unwrapped(request);
 		case KMS_GENERATE:
 			return accept_generated(request);
+		case KMS_REWRAP:
 		case KMS_CHECK:
 			return true;
+		case KMS_WRAP:
+			break;
 	}
 	return false;
 }
 
-/* Count the answer, and log it where the KEK has changed its ways. */
+/* Count the answer of a KEK, and log it where the KEK has changed its ways. */
 static void
-note_answer(const Call *call)
+note_answer(const Call *call, const char *kek)
 {
 	const KmsRequest *request = call->request;
 	instr_time	latency;
@@ -232,20 +292,20 @@ note_answer(const Call *call)
 	INSTR_TIME_SET_CURRENT(latency);
 	INSTR_TIME_SUBTRACT(latency, call->attempted_at);
 	clean_detail(answer.detail);
-	if (!kms_stats_count_call(request, answer.outcome, answer.detail,
+	if (!kms_stats_count_call(request, kek, answer.outcome, answer.detail,
 							  INSTR_TIME_GET_MILLISEC(latency)))
 		return;
 	if (answer.outcome == KMS_OK)
 	{
-		denials_forget_kek(request, false);
+		denials_forget_kek(request->database, kek, false);
 		ereport(LOG,
 				(errmsg("envelope: KEK \"%s\" of database %u is ok again",
-						request->kek, request->database)));
+						kek, request->database)));
 	}
 	else
 		ereport(LOG,
 				(errmsg("envelope: KEK \"%s\" of database %u is %s",
-						request->kek, request->database,
+						kek, request->database,
 						kms_outcome_name(answer.outcome)),
 				 errdetail("Asked to %s: %s",
 						   kms_operation_name(request->operation), answer.detail)));
@@ -330,26 +390,30 @@ take_failure(Call *call)
 static void
 take_answer(Call *call)
 {
+	const char *kek = call->request->kek;
+
 	if (call->step == CALL_TIMEOUT)
 		answer_failed(KMS_UNREACHABLE, "the KMS did not answer in time");
 	else if (call->request->operation == KMS_CHECK)
 		answer_check(call);
+	else if (call->request->operation == KMS_REWRAP)
+		answer_rewrap(call, &kek);
 	else
 		call->provider->answer(call->request, &answer);
 
 	if (answer.outcome == KMS_OK && accept_answer(call->request))
 	{
-		note_answer(call);
+		note_answer(call, kek);
 		if (call->request->operation == KMS_UNWRAP)
 			denials_forget(call->request);
 		/* Somebody has mended something, and wants to see whether it works. */
 		if (call->request->operation == KMS_CHECK)
-			denials_forget_kek(call->request, true);
+			denials_forget_kek(call->request->database, kek, true);
 		finish_call(call);
 	}
 	else
 	{
-		note_answer(call);
+		note_answer(call, kek);
 		take_failure(call);
 	}
 	secret_wipe(&answer, sizeof(answer));
