@@ -35,14 +35,18 @@ OBJS = \
 	src/kms/retry.o \
 	src/kms/stats.o \
 	src/kms/worker.o \
-	src/lifecycle/privileges.o
+	src/lifecycle/privileges.o \
+	src/tables/protect.o \
+	src/tables/protection.o \
+	src/tables/seal.o \
+	src/tables/value.o
 
 PG_CPPFLAGS = -I$(srcdir)/src
 PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
 SHLIB_LINK = -lcrypto
 
 # In sql/ and expected/; the server must preload the library.
-REGRESS = setup fields keks_tenants guard session transactions usage doctor faults privileges databases
+REGRESS = setup fields keks_tenants guard session transactions usage doctor faults privileges databases protect
 # The same, on a server that does not preload it.
 REGRESS_NOPRELOAD = nopreload
 # In test/isolation/specs and test/isolation/expected.

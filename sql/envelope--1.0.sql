@@ -330,6 +330,22 @@ CREATE FUNCTION @extschema@.envelope_evict(tenant uuid) RETURNS integer
 COMMENT ON FUNCTION @extschema@.envelope_evict(uuid) IS 'see envelope_evict(text)';
 
 --
+-- Protected tables
+--
+
+CREATE FUNCTION envelope.seal() RETURNS trigger
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_seal';
+COMMENT ON FUNCTION envelope.seal() IS 'trigger of protected tables: seals what is written; envelope_protect makes it';
+
+CREATE FUNCTION envelope.seal_guard() RETURNS trigger
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_seal_guard';
+COMMENT ON FUNCTION envelope.seal_guard() IS 'trigger for a column that the application seals: refuses what is sealed under a key about to be destroyed; argument: the column';
+
+CREATE FUNCTION @extschema@.envelope_protect(rel regclass, tenant_column name, columns name[], searchable name[] DEFAULT '{}') RETURNS void
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'envelope_protect';
+COMMENT ON FUNCTION @extschema@.envelope_protect(regclass, name, name[], name[]) IS 'protect columns of a table: what they hold is sealed for the tenant that the tenant column names';
+
+--
 -- Views.  The functions below them show what is of the current database.
 --
 
@@ -458,6 +474,9 @@ BEGIN ATOMIC
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_create_tenant(uuid, text)'),
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_suspend_tenant(uuid)'),
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_resume_tenant(uuid)'),
+		('admin', 'EXECUTE', 'FUNCTION envelope.seal()'),
+		('admin', 'EXECUTE', 'FUNCTION envelope.seal_guard()'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_protect(regclass, name, name[], name[])'),
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_grant(name, text)'),
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_revoke(name, text)'),
 		('admin', 'SELECT, INSERT', 'TABLE envelope.keks'),

@@ -16,6 +16,7 @@
 #include <sys/prctl.h>
 #endif
 
+#include "utils/acl.h"
 #include "utils/wait_event.h"
 
 /* PostgreSQL 16 moved the macros for varlena values to a header of their own. */
@@ -26,6 +27,29 @@
 /* PostgreSQL 18 puts it before the declaration. */
 #if PG_VERSION_NUM < 180000
 #define pg_noreturn __attribute__((noreturn))
+#endif
+
+/* PostgreSQL 16 made one function of those for each kind of object. */
+#if PG_VERSION_NUM < 160000
+#include "catalog/pg_class.h"
+#include "catalog/pg_namespace.h"
+#include "catalog/pg_proc.h"
+
+static inline bool
+object_ownercheck(Oid class_id, Oid object_id, Oid role)
+{
+	Assert(class_id == RelationRelationId);
+	return pg_class_ownercheck(object_id, role);
+}
+
+static inline AclResult
+object_aclcheck(Oid class_id, Oid object_id, Oid role, AclMode mode)
+{
+	Assert(class_id == NamespaceRelationId || class_id == ProcedureRelationId);
+	return class_id == NamespaceRelationId ?
+		pg_namespace_aclcheck(object_id, role, mode) :
+		pg_proc_aclcheck(object_id, role, mode);
+}
 #endif
 
 /*

@@ -16,6 +16,8 @@
 #include "kms/worker.h"
 #include "settings.h"
 #include "shmem.h"
+#include "tables/protection.h"
+#include "tables/seal.h"
 
 PG_MODULE_MAGIC;
 
@@ -33,6 +35,8 @@ _PG_init(void)
 	memo_init();
 	keyring_init();
 	guard_install_hooks();
+	protection_init();
+	seal_init();
 
 	if (process_shared_preload_libraries_in_progress)
 	{

@@ -848,6 +848,38 @@ keyring_is_current(const ValueLabel *label, const bytea *sealed)
 }
 
 /*
+ * Is this value the plaintext, sealed for the label under the key that seals
+ * for its tenant now?  A value that cannot be opened is not.  Throws what
+ * keyring_seal throws.
+ */
+bool
+keyring_holds(const ValueLabel *label, const bytea *sealed, SealedKind kind,
+			  const char *plaintext, size_t len)
+{
+	SealedValue value;
+	KeyUse	   *use;
+	uint8	   *body;
+	bool		same;
+
+	if (!sealed_parse((const uint8 *) VARDATA_ANY(sealed),
+					  VARSIZE_ANY_EXHDR(sealed), &value) ||
+		value.body_len != SEALED_KIND_BYTES + len)
+		return false;
+	use = use_to_seal(label->tenant, algorithm_purpose(value.algorithm));
+	if (use->key_id != value.key_id)
+		return false;
+	make_aad(use, value.algorithm, label);
+
+	body = palloc(value.body_len);
+	same = aead_open(use->ciphers, &value, use->aad, use->aad_len, body) &&
+		body[0] == kind &&
+		memcmp(body + SEALED_KIND_BYTES, plaintext, len) == 0;
+	secret_wipe(body, value.body_len);
+	pfree(body);
+	return same;
+}
+
+/*
  * Hash a plaintext into a term, under the tenant's index key.
  */
 void

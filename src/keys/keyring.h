@@ -30,6 +30,8 @@ extern struct varlena *keyring_open(const ValueLabel *label,
 extern struct varlena *keyring_read(const ValueLabel *label,
 									const bytea *sealed, SealedKind *kind);
 extern bool keyring_is_current(const ValueLabel *label, const bytea *sealed);
+extern bool keyring_holds(const ValueLabel *label, const bytea *sealed,
+						  SealedKind kind, const char *plaintext, size_t len);
 extern void keyring_term(const ValueLabel *label, SealedKind kind,
 						 const char *plaintext, size_t len,
 						 uint8 term[TERM_MAX_BYTES]);

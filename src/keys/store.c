@@ -45,22 +45,28 @@ owner_of(Oid relid)
 }
 
 /*
- * Become the owner of the tables and connect to SPI, until store_end.  An
- * error in between undoes both with the transaction.
+ * Become a role, with SECURITY_ flags, pin search_path and connect to SPI, until
+ * store_end.  An error in between undoes all three with the transaction.
  */
 void
-store_begin(OwnerScope *scope)
+store_begin_as(OwnerScope *scope, Oid owner, int sec_flags)
 {
-	Oid			owner = owner_of(catalog_relation("tenants"));
-
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
 	GetUserIdAndSecContext(&scope->user, &scope->sec_context);
-	SetUserIdAndSecContext(owner, scope->sec_context | SECURITY_LOCAL_USERID_CHANGE);
+	SetUserIdAndSecContext(owner, scope->sec_context | sec_flags);
 	scope->guc_level = NewGUCNestLevel();
 	(void) set_config_option("search_path", "pg_catalog, pg_temp",
 							 PGC_USERSET, PGC_S_SESSION,
 							 GUC_ACTION_SAVE, true, 0, false);
+}
+
+/* Become the owner of the key tables. */
+void
+store_begin(OwnerScope *scope)
+{
+	store_begin_as(scope, owner_of(catalog_relation("tenants")),
+				   SECURITY_LOCAL_USERID_CHANGE);
 }
 
 void

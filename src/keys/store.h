@@ -40,6 +40,7 @@ typedef struct NewKey
 } NewKey;
 
 extern void store_begin(OwnerScope *scope);
+extern void store_begin_as(OwnerScope *scope, Oid owner, int sec_flags);
 extern void store_end(OwnerScope *scope);
 extern uint64 store_execute(const char *statement, int nparams,
 							const StoreParam *params);

@@ -1,0 +1,379 @@
+/*-------------------------------------------------------------------------
+ *
+ * protection.c
+ *	  Which tables are protected, and how.
+ *
+ * A table is protected if it has the seal trigger; the trigger's arguments name
+ * the columns.  So dumps carry what is protected, partitions inherit it, and
+ * there is no table of ours that could say something else.
+ *
+ * What was read is kept for each table asked about, that it is not protected
+ * too, until its relcache entry is invalidated: every statement asks for every
+ * table it names.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "compat.h"
+#include "keys/catalog.h"
+#include "tables/protection.h"
+#include "tables/value.h"
+
+/* What is known of a table */
+typedef struct ProtectionEntry
+{
+	Oid			relid;			/* the hash key */
+	bool		valid;
+	Protection *protection;		/* NULL where it is not protected */
+} ProtectionEntry;
+
+static HTAB *entries = NULL;
+
+/* Advanced with every invalidation of a relation or function */
+static uint64 sequence = 1;
+
+/* The function of the seal trigger, looked up again when functions change */
+static Oid	seal_function = InvalidOid;
+static bool seal_function_known = false;
+
+static void
+forget(ProtectionEntry *entry)
+{
+	entry->valid = false;
+}
+
+static void
+forget_all(void)
+{
+	HASH_SEQ_STATUS status;
+	ProtectionEntry *entry;
+
+	if (entries == NULL)
+		return;
+	hash_seq_init(&status, entries);
+	while ((entry = hash_seq_search(&status)) != NULL)
+		forget(entry);
+}
+
+static void
+relcache_changed(Datum arg, Oid relid)
+{
+	ProtectionEntry *entry;
+
+	sequence++;
+	if (!OidIsValid(relid))
+		forget_all();
+	else if (entries &&
+			 (entry = hash_search(entries, &relid, HASH_FIND, NULL)) != NULL)
+		forget(entry);
+}
+
+static void
+functions_changed(Datum arg, int cacheid, uint32 hashvalue)
+{
+	sequence++;
+	seal_function_known = false;
+	forget_all();
+}
+
+/* Called from _PG_init. */
+void
+protection_init(void)
+{
+	CacheRegisterRelcacheCallback(relcache_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, functions_changed, (Datum) 0);
+}
+
+/*
+ * A number that moves when what protection_of said of a table may have changed.
+ */
+uint64
+protection_sequence(void)
+{
+	return sequence;
+}
+
+/*
+ * The function of a trigger of ours; InvalidOid where the extension is not
+ * installed.
+ */
+Oid
+protection_function(const char *name)
+{
+	Oid			schema = get_namespace_oid(ENVELOPE_SCHEMA, true);
+
+	/* Not LookupFuncName, which asks for a privilege on the schema. */
+	if (!OidIsValid(schema))
+		return InvalidOid;
+	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
+						   CStringGetDatum(name),
+						   PointerGetDatum(buildoidvector(NULL, 0)),
+						   ObjectIdGetDatum(schema));
+}
+
+static Oid
+get_seal_function(void)
+{
+	if (!seal_function_known)
+	{
+		/* An invalidation that comes in between makes it unknown again. */
+		seal_function_known = true;
+		seal_function = protection_function(SEAL_FUNCTION);
+	}
+	return seal_function;
+}
+
+/*
+ * The seal trigger of an open table; NULL where it has none.  Good as long as
+ * the relcache entry is.
+ */
+const Trigger *
+protection_trigger(Relation rel)
+{
+	TriggerDesc *triggers = rel->trigdesc;
+	Oid			function;
+
+	if (triggers == NULL || !OidIsValid(function = get_seal_function()))
+		return NULL;
+	for (int i = 0; i < triggers->numtriggers; i++)
+	{
+		if (triggers->triggers[i].tgfoid == function)
+			return &triggers->triggers[i];
+	}
+	return NULL;
+}
+
+pg_noreturn static void
+report_misfit(Relation rel, const char *column)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("trigger \"%s\" does not fit table \"%s\"", SEAL_TRIGGER,
+					RelationGetRelationName(rel)),
+			 errdetail("Its arguments name column \"%s\", which does not exist or is of another type.",
+					   column)));
+}
+
+/* The number of a column that the trigger's arguments name */
+static AttrNumber
+column_number(Relation rel, const char *name)
+{
+	TupleDesc	desc = RelationGetDescr(rel);
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attr = TupleDescAttr(desc, i);
+
+		if (!attr->attisdropped && strcmp(NameStr(attr->attname), name) == 0)
+			return attr->attnum;
+	}
+	report_misfit(rel, name);
+}
+
+/* The same for a sidecar or term */
+static AttrNumber
+bytea_column_number(Relation rel, const char *name)
+{
+	AttrNumber	attnum = column_number(rel, name);
+
+	if (TupleDescAttr(RelationGetDescr(rel), attnum - 1)->atttypid != BYTEAOID)
+		report_misfit(rel, name);
+	return attnum;
+}
+
+static void
+read_column(Relation rel, char **args, ProtectedColumn *column)
+{
+	Form_pg_attribute attr;
+
+	column->carrier = column_number(rel, args[0]);
+	column->sidecar = bytea_column_number(rel, args[1]);
+	column->term = args[2][0] ? bytea_column_number(rel, args[2]) : 0;
+	column->context = pstrdup(args[3]);
+	attr = TupleDescAttr(RelationGetDescr(rel), column->carrier - 1);
+	column->type = attr->atttypid;
+	column->typmod = attr->atttypmod;
+	column->collation = attr->attcollation;
+	attr = TupleDescAttr(RelationGetDescr(rel), column->sidecar - 1);
+	column->not_null = attr->attnotnull;
+}
+
+/*
+ * How an open table is protected, palloc'd; NULL where it is not.  55000 where
+ * its trigger's arguments do not fit the table.
+ */
+Protection *
+protection_read(Relation rel)
+{
+	const Trigger *trigger = protection_trigger(rel);
+	Protection *protection;
+	int			nargs;
+	int			next = 1;
+
+	if (trigger == NULL)
+		return NULL;
+	nargs = trigger->tgnargs;
+	protection = palloc0(offsetof(Protection, columns) +
+						 (nargs / SEAL_ARGS_PER_COLUMN) * sizeof(ProtectedColumn));
+	protection->relid = RelationGetRelid(rel);
+	protection->tenant = column_number(rel, nargs > 0 ? trigger->tgargs[0] : "");
+	protection->tenant_type =
+		TupleDescAttr(RelationGetDescr(rel), protection->tenant - 1)->atttypid;
+	if (!value_is_tenant_type(protection->tenant_type))
+		report_misfit(rel, trigger->tgargs[0]);
+	while (next + SEAL_ARGS_PER_COLUMN <= nargs &&
+		   strcmp(trigger->tgargs[next], SEAL_ARG_END) != 0)
+	{
+		read_column(rel, &trigger->tgargs[next],
+					&protection->columns[protection->ncolumns++]);
+		next += SEAL_ARGS_PER_COLUMN;
+	}
+	for (next++; next < nargs; next++)
+	{
+		if (strcmp(trigger->tgargs[next], SEAL_ARG_LIVE) == 0)
+			protection->live = true;
+	}
+	return protection;
+}
+
+static Protection *
+copy_protection(const Protection *protection)
+{
+	Size		size = offsetof(Protection, columns) +
+		protection->ncolumns * sizeof(ProtectedColumn);
+	Protection *copy = palloc(size);
+
+	memcpy(copy, protection, size);
+	for (int i = 0; i < copy->ncolumns; i++)
+		copy->columns[i].context = pstrdup(protection->columns[i].context);
+	return copy;
+}
+
+static void
+free_protection(Protection *protection)
+{
+	if (protection == NULL)
+		return;
+	for (int i = 0; i < protection->ncolumns; i++)
+		pfree(protection->columns[i].context);
+	pfree(protection);
+}
+
+/* The place of a table among what is known */
+static ProtectionEntry *
+find_entry(Oid relid)
+{
+	ProtectionEntry *entry;
+	bool		found;
+
+	if (entries == NULL)
+	{
+		HASHCTL		ctl = {0};
+
+		ctl.keysize = sizeof(Oid);
+		ctl.entrysize = sizeof(ProtectionEntry);
+		ctl.hcxt = CacheMemoryContext;
+		entries = hash_create("envelope protected tables", 256, &ctl,
+							  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	entry = hash_search(entries, &relid, HASH_ENTER, &found);
+	if (!found)
+	{
+		entry->valid = false;
+		entry->protection = NULL;
+	}
+	return entry;
+}
+
+/* Read how a table is protected, and keep it unless it changed meanwhile. */
+static Protection *
+learn(Oid relid)
+{
+	Relation	rel = RelationIdGetRelation(relid);
+	Protection *protection;
+	ProtectionEntry *entry;
+	MemoryContext oldcontext;
+	uint64		then = sequence;
+
+	if (!RelationIsValid(rel))
+		return NULL;
+	protection = protection_read(rel);
+	RelationClose(rel);
+
+	entry = find_entry(relid);
+	free_protection(entry->protection);
+	entry->protection = NULL;
+	if (protection)
+	{
+		oldcontext = MemoryContextSwitchTo(CacheMemoryContext);
+		entry->protection = copy_protection(protection);
+		MemoryContextSwitchTo(oldcontext);
+	}
+	entry->valid = then == sequence;
+	return protection;
+}
+
+/*
+ * How a table or partition is protected, palloc'd in the current context; NULL
+ * where it is not.  The caller holds a lock on it.
+ */
+Protection *
+protection_of(Oid relid)
+{
+	ProtectionEntry *entry;
+
+	if (relid < FirstNormalObjectId || !OidIsValid(get_seal_function()))
+		return NULL;
+	if (entries &&
+		(entry = hash_search(entries, &relid, HASH_FIND, NULL)) != NULL &&
+		entry->valid)
+		return entry->protection ? copy_protection(entry->protection) : NULL;
+	return learn(relid);
+}
+
+/*
+ * The ids of all protected tables and partitions of this database, as the
+ * catalogs are now.
+ */
+List *
+protected_relations(void)
+{
+	Oid			function = get_seal_function();
+	List	   *result = NIL;
+	Relation	catalog;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	if (!OidIsValid(function))
+		return NIL;
+	catalog = table_open(TriggerRelationId, AccessShareLock);
+	scan = systable_beginscan(catalog, InvalidOid, false, NULL, 0, NULL);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
+
+		if (trigger->tgfoid == function)
+			result = lappend_oid(result, trigger->tgrelid);
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return result;
+}
