@@ -300,6 +300,7 @@ count_tap()
 # "# when: all" if it is for --all only.  It is run with the tree's programs
 # in PATH and PG_CONFIG, and finds in its environment
 #   MAJOR        the version
+#   TEST_WHEN    all or default: how much there is time for
 #   TEST_ROOT    the sources, built; its working folder
 #   TEST_TREE    the tree, with the module installed
 #   TEST_FOLDER  an empty folder for what it writes
@@ -322,7 +323,7 @@ suite_script()
 	mkdir -p "$HERE/$name" "$HERE/tap"
 	(
 		cd "$SRC"
-		MAJOR=$VERSION TEST_ROOT=$SRC TEST_TREE=$TREE TEST_FOLDER=$HERE/$name \
+		MAJOR=$VERSION TEST_WHEN=$WHEN TEST_ROOT=$SRC TEST_TREE=$TREE TEST_FOLDER=$HERE/$name \
 			TEST_PYTHON=$(script_python "$script") \
 			in_tree "$TREE" timeout -k 10 "$SUITE_LIMIT" bash "$script"
 	) >"$log" 2>&1 || status=$?
