@@ -4,7 +4,7 @@
 
 Prints one line of JSON: {"control": PORT, "kms": {"http": PORT, "https": PORT},
 "sts": ..., "imds": ..., "container": ..., "gcp": ..., "gcptoken": ...,
-"gcpmeta": ..., "vault": ...}, then serves on 127.0.0.1 until its parent ends.
+"gcpmeta": ..., "vault": ..., "proxy": ...}, then serves on 127.0.0.1 until its parent ends.
 FOLDER gets the certificates (certificates.py) and service_account.json.
 
 The control port, plain HTTP, JSON bodies:
@@ -39,6 +39,7 @@ import aws_identity
 import certificates
 import gcp
 import gcp_identity
+import proxy
 import vault
 from web import Listener, Reply, Request, Service, World
 
@@ -158,7 +159,7 @@ async def main(folder):
         aws.Kms(world, principals), aws_identity.Sts(world, principals),
         aws_identity.InstanceMetadata(world, principals), aws_identity.Container(world, principals),
         gcp.Gcp(world, tokens), gcp_identity.MetadataServer(world, tokens), vault.Vault(world),
-        gcp_identity.TokenEndpoint(world, tokens, None),
+        gcp_identity.TokenEndpoint(world, tokens, None), proxy.Proxy(world),
     ]
     listeners = {service.name: Listener(world, service, front) for service in services}
     for listener in listeners.values():
