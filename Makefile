@@ -36,9 +36,15 @@ OBJS = \
 	src/kms/stats.o \
 	src/kms/worker.o \
 	src/lifecycle/privileges.o \
+	src/tables/functions.o \
+	src/tables/inline.o \
+	src/tables/open.o \
+	src/tables/planner.o \
 	src/tables/protect.o \
 	src/tables/protection.o \
 	src/tables/seal.o \
+	src/tables/substitute.o \
+	src/tables/term.o \
 	src/tables/value.o
 
 PG_CPPFLAGS = -I$(srcdir)/src
@@ -46,7 +52,7 @@ PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-i
 SHLIB_LINK = -lcrypto
 
 # In sql/ and expected/; the server must preload the library.
-REGRESS = setup fields keks_tenants guard session transactions usage doctor faults privileges databases protect
+REGRESS = setup fields keks_tenants guard session transactions usage doctor faults privileges databases protect protected_reads
 # The same, on a server that does not preload it.
 REGRESS_NOPRELOAD = nopreload
 # In test/isolation/specs and test/isolation/expected.

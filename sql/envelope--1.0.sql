@@ -345,6 +345,55 @@ CREATE FUNCTION @extschema@.envelope_protect(rel regclass, tenant_column name, c
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'envelope_protect';
 COMMENT ON FUNCTION @extschema@.envelope_protect(regclass, name, name[], name[]) IS 'protect columns of a table: what they hold is sealed for the tenant that the tenant column names';
 
+CREATE FUNCTION envelope.open(tenant text, sealed bytea, context text, type anyelement) RETURNS anyelement
+	LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_open_for_text';
+COMMENT ON FUNCTION envelope.open(text, bytea, text, anyelement) IS 'what a protected column holds, as a value of the type of the last argument; statements on protected tables call it';
+
+CREATE FUNCTION envelope.open(tenant bigint, sealed bytea, context text, type anyelement) RETURNS anyelement
+	LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_open_for_bigint';
+COMMENT ON FUNCTION envelope.open(bigint, bytea, text, anyelement) IS 'what a protected column holds, as a value of the type of the last argument; statements on protected tables call it';
+
+CREATE FUNCTION envelope.open(tenant uuid, sealed bytea, context text, type anyelement) RETURNS anyelement
+	LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_open_for_uuid';
+COMMENT ON FUNCTION envelope.open(uuid, bytea, text, anyelement) IS 'what a protected column holds, as a value of the type of the last argument; statements on protected tables call it';
+
+CREATE FUNCTION envelope.open_row(stored anyelement) RETURNS anyelement
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 200 AS 'MODULE_PATHNAME', 'envelope_open_row';
+COMMENT ON FUNCTION envelope.open_row(anyelement) IS 'a row of a protected table with its values opened; statements on protected tables call it';
+
+CREATE FUNCTION envelope.term(tenant text, value anyelement, context text) RETURNS bytea
+	LANGUAGE c STABLE STRICT LEAKPROOF PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_term_for_text';
+COMMENT ON FUNCTION envelope.term(text, anyelement, text) IS 'the term by which a value is searched; null for a tenant that does not exist; statements on protected tables call it';
+
+CREATE FUNCTION envelope.term(tenant bigint, value anyelement, context text) RETURNS bytea
+	LANGUAGE c STABLE STRICT LEAKPROOF PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_term_for_bigint';
+COMMENT ON FUNCTION envelope.term(bigint, anyelement, text) IS 'the term by which a value is searched; null for a tenant that does not exist; statements on protected tables call it';
+
+CREATE FUNCTION envelope.term(tenant uuid, value anyelement, context text) RETURNS bytea
+	LANGUAGE c STABLE STRICT LEAKPROOF PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_term_for_uuid';
+COMMENT ON FUNCTION envelope.term(uuid, anyelement, text) IS 'the term by which a value is searched; null for a tenant that does not exist; statements on protected tables call it';
+
+CREATE FUNCTION envelope.terms(tenant text, "values" anyarray, context text) RETURNS bytea[]
+	LANGUAGE c STABLE STRICT LEAKPROOF PARALLEL SAFE COST 200 AS 'MODULE_PATHNAME', 'envelope_terms_for_text';
+COMMENT ON FUNCTION envelope.terms(text, anyarray, text) IS 'the terms by which the values of an array are searched; statements on protected tables call it';
+
+CREATE FUNCTION envelope.terms(tenant bigint, "values" anyarray, context text) RETURNS bytea[]
+	LANGUAGE c STABLE STRICT LEAKPROOF PARALLEL SAFE COST 200 AS 'MODULE_PATHNAME', 'envelope_terms_for_bigint';
+COMMENT ON FUNCTION envelope.terms(bigint, anyarray, text) IS 'the terms by which the values of an array are searched; statements on protected tables call it';
+
+CREATE FUNCTION envelope.terms(tenant uuid, "values" anyarray, context text) RETURNS bytea[]
+	LANGUAGE c STABLE STRICT LEAKPROOF PARALLEL SAFE COST 200 AS 'MODULE_PATHNAME', 'envelope_terms_for_uuid';
+COMMENT ON FUNCTION envelope.terms(uuid, anyarray, text) IS 'the terms by which the values of an array are searched; statements on protected tables call it';
+
+CREATE FUNCTION envelope.recheck_support(internal) RETURNS internal
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'envelope_recheck_support';
+COMMENT ON FUNCTION envelope.recheck_support(internal) IS 'planner support of envelope.recheck';
+
+CREATE FUNCTION envelope.recheck(clause boolean) RETURNS boolean
+	LANGUAGE c IMMUTABLE STRICT LEAKPROOF PARALLEL SAFE COST 1 SUPPORT envelope.recheck_support
+	AS 'MODULE_PATHNAME', 'envelope_recheck';
+COMMENT ON FUNCTION envelope.recheck(boolean) IS 'what it is given: a condition that a search by terms leaves to be checked; statements on protected tables call it';
+
 --
 -- Views.  The functions below them show what is of the current database.
 --
@@ -441,6 +490,17 @@ BEGIN ATOMIC
 		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_reencrypt(text, bytea, text)'),
 		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_reencrypt(bigint, bytea, text)'),
 		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_reencrypt(uuid, bytea, text)'),
+		('use', 'EXECUTE', 'FUNCTION envelope.open(text, bytea, text, anyelement)'),
+		('use', 'EXECUTE', 'FUNCTION envelope.term(text, anyelement, text)'),
+		('use', 'EXECUTE', 'FUNCTION envelope.terms(text, anyarray, text)'),
+		('use', 'EXECUTE', 'FUNCTION envelope.open(bigint, bytea, text, anyelement)'),
+		('use', 'EXECUTE', 'FUNCTION envelope.term(bigint, anyelement, text)'),
+		('use', 'EXECUTE', 'FUNCTION envelope.terms(bigint, anyarray, text)'),
+		('use', 'EXECUTE', 'FUNCTION envelope.open(uuid, bytea, text, anyelement)'),
+		('use', 'EXECUTE', 'FUNCTION envelope.term(uuid, anyelement, text)'),
+		('use', 'EXECUTE', 'FUNCTION envelope.terms(uuid, anyarray, text)'),
+		('use', 'EXECUTE', 'FUNCTION envelope.open_row(anyelement)'),
+		('use', 'EXECUTE', 'FUNCTION envelope.recheck(boolean)'),
 		('operate', 'USAGE', 'SCHEMA envelope'),
 		('operate', 'EXECUTE', 'FUNCTION @extschema@.envelope_check_kek(text)'),
 		('operate', 'EXECUTE', 'FUNCTION @extschema@.envelope_evict(text)'),

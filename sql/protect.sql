@@ -13,7 +13,7 @@ SELECT envelope_protect('customers', 'tenant_id', '{email,ssn,born}', '{email}')
 
 -- What is stored, opened by hand: the planner opens nothing in stored form.
 CREATE FUNCTION stored(OUT id integer, OUT tenant_id text, OUT email text, OUT ssn text, OUT born text, OUT carriers_null boolean)
-	RETURNS SETOF record LANGUAGE sql AS $$
+	RETURNS SETOF record LANGUAGE sql SET envelope.stored_form = on AS $$
 	SELECT id, tenant_id,
 		envelope_decrypt(tenant_id, email__sealed, 'public.customers.email'),
 		envelope_decrypt(tenant_id, ssn__sealed, 'public.customers.ssn'),
@@ -31,5 +31,7 @@ SELECT outcome($$INSERT INTO customers (tenant_id, ssn) VALUES ('t1', '1')$$) AS
 SELECT * FROM stored();
 
 -- The term is that of the value; what is written again by hand goes in as it is.
+SET envelope.stored_form = on;
 SELECT email__term = envelope_blind_index(tenant_id, envelope_decrypt(tenant_id, email__sealed, 'public.customers.email'), 'public.customers.email') AS is_term
 FROM customers;
+RESET envelope.stored_form;

@@ -16,6 +16,8 @@
 #include "kms/worker.h"
 #include "settings.h"
 #include "shmem.h"
+#include "tables/functions.h"
+#include "tables/planner.h"
 #include "tables/protection.h"
 #include "tables/seal.h"
 
@@ -37,10 +39,12 @@ _PG_init(void)
 	guard_install_hooks();
 	protection_init();
 	seal_init();
+	functions_init();
 
 	if (process_shared_preload_libraries_in_progress)
 	{
 		shmem_install_hooks();
+		planner_install_hooks();
 		worker_register();
 	}
 }

@@ -15,6 +15,7 @@
 
 #include "miscadmin.h"
 #include "utils/guc.h"
+#include "utils/plancache.h"
 
 #include "kms/faults.h"
 #include "settings.h"
@@ -29,12 +30,21 @@ char	   *envelope_local_kek_faults = NULL;
 char	   *envelope_tenant = NULL;
 int			envelope_unreadable = UNREADABLE_ERROR;
 bool		envelope_allow_drop_extension = false;
+bool		envelope_stored_form = false;
 
 static const struct config_enum_entry unreadable_options[] = {
 	{"error", UNREADABLE_ERROR, false},
 	{"null", UNREADABLE_NULL, false},
 	{NULL, 0, false}
 };
+
+/* Plans are for one form of protected tables. */
+static void
+stored_form_assign(bool newval, void *extra)
+{
+	if (newval != envelope_stored_form)
+		ResetPlanCache();
+}
 
 /* Settings that size shared memory; see the file's header. */
 static void
@@ -129,6 +139,14 @@ settings_define(void)
 							 false,
 							 PGC_SUSET, 0,
 							 NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("envelope.stored_form",
+							 "Shows protected tables as they are stored.",
+							 "Protected columns are then null, and the columns that hold them sealed are shown.",
+							 &envelope_stored_form,
+							 false,
+							 PGC_SUSET, 0,
+							 NULL, stored_form_assign, NULL);
 
 	MarkGUCPrefixReserved("envelope");
 }

@@ -25,6 +25,7 @@ extern char *envelope_local_kek_faults;
 extern char *envelope_tenant;
 extern int	envelope_unreadable;	/* UnreadableMode */
 extern bool envelope_allow_drop_extension;
+extern bool envelope_stored_form;
 
 extern void settings_define(void);
 

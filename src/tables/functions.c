@@ -1,0 +1,213 @@
+/*-------------------------------------------------------------------------
+ *
+ * functions.c
+ *	  The SQL functions that planned statements on protected tables call, and
+ *	  calls of them.
+ *
+ * They are found by name and signature in the extension's own schema, and kept
+ * until some function of the database changes.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "parser/parse_func.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/inval.h"
+#include "utils/syscache.h"
+
+#include "compat.h"
+#include "keys/catalog.h"
+#include "tables/functions.h"
+
+/* The types that tenant ids are passed as */
+typedef enum TenantArgument
+{
+	TENANT_TEXT,
+	TENANT_BIGINT,
+	TENANT_UUID
+}			TenantArgument;
+
+#define TENANT_ARGUMENTS 3
+
+static const Oid tenant_argument_types[] = {TEXTOID, INT8OID, UUIDOID};
+
+/* InvalidOid where not known */
+static Oid	tenant_functions[TENANT_FUNCTIONS][TENANT_ARGUMENTS];
+static Oid	open_row_function;
+static Oid	recheck_function;
+
+static void
+functions_changed(Datum arg, int cacheid, uint32 hashvalue)
+{
+	memset(tenant_functions, 0, sizeof(tenant_functions));
+	open_row_function = InvalidOid;
+	recheck_function = InvalidOid;
+}
+
+/* Called from _PG_init. */
+void
+functions_init(void)
+{
+	CacheRegisterSyscacheCallback(PROCOID, functions_changed, (Datum) 0);
+}
+
+static Oid
+lookup(Oid *known, const char *name, int nargs, const Oid *types)
+{
+	if (!OidIsValid(*known))
+	{
+		Oid			found = LookupFuncName(list_make2(makeString(ENVELOPE_SCHEMA),
+													  makeString(pstrdup(name))),
+										   nargs, types, false);
+
+		*known = found;
+	}
+	return *known;
+}
+
+static Oid
+tenant_function(TenantFunction function, TenantArgument argument)
+{
+	Oid		   *known = &tenant_functions[function][argument];
+	Oid			tenant = tenant_argument_types[argument];
+
+	switch (function)
+	{
+		case FUNCTION_OPEN:
+			{
+				Oid			types[] = {tenant, BYTEAOID, TEXTOID, ANYELEMENTOID};
+
+				return lookup(known, "open", lengthof(types), types);
+			}
+		case FUNCTION_TERM:
+			{
+				Oid			types[] = {tenant, ANYELEMENTOID, TEXTOID};
+
+				return lookup(known, "term", lengthof(types), types);
+			}
+		case FUNCTION_TERMS:
+			{
+				Oid			types[] = {tenant, ANYARRAYOID, TEXTOID};
+
+				return lookup(known, "terms", lengthof(types), types);
+			}
+	}
+	pg_unreachable();
+}
+
+/*
+ * Make a tenant id one of the types that the functions take.
+ */
+static Expr *
+tenant_argument(Expr *tenant, TenantArgument * argument)
+{
+	switch (exprType((Node *) tenant))
+	{
+		case INT8OID:
+			*argument = TENANT_BIGINT;
+			return tenant;
+		case INT4OID:
+			*argument = TENANT_BIGINT;
+			return (Expr *) makeFuncExpr(F_INT8_INT4, INT8OID, list_make1(tenant),
+										 InvalidOid, InvalidOid, COERCE_IMPLICIT_CAST);
+		case INT2OID:
+			*argument = TENANT_BIGINT;
+			return (Expr *) makeFuncExpr(F_INT8_INT2, INT8OID, list_make1(tenant),
+										 InvalidOid, InvalidOid, COERCE_IMPLICIT_CAST);
+		case UUIDOID:
+			*argument = TENANT_UUID;
+			return tenant;
+		case TEXTOID:
+			*argument = TENANT_TEXT;
+			return tenant;
+		default:
+			*argument = TENANT_TEXT;
+			return (Expr *) makeRelabelType(tenant, TEXTOID, -1,
+											exprCollation((Node *) tenant),
+											COERCE_IMPLICIT_CAST);
+	}
+}
+
+static Expr *
+text_constant(const char *value)
+{
+	return (Expr *) makeConst(TEXTOID, -1, DEFAULT_COLLATION_OID, -1,
+							  CStringGetTextDatum(value), false, false);
+}
+
+/*
+ * A call that opens a sidecar as a value of the carrier's type.
+ */
+Expr *
+functions_call_open(Expr *tenant, Expr *sealed, const char *context,
+					Oid type, int32 typmod, Oid collation)
+{
+	TenantArgument argument;
+	List	   *args;
+	Expr	   *call;
+
+	tenant = tenant_argument(tenant, &argument);
+	args = list_make4(tenant, sealed, text_constant(context),
+					  makeNullConst(type, typmod, collation));
+	call = (Expr *) makeFuncExpr(tenant_function(FUNCTION_OPEN, argument),
+								 type, args, collation, InvalidOid,
+								 COERCE_EXPLICIT_CALL);
+	/* The result of a function has no typmod; clients are told the column's. */
+	if (typmod >= 0)
+		call = (Expr *) makeRelabelType(call, type, typmod, collation,
+										COERCE_IMPLICIT_CAST);
+	return call;
+}
+
+/*
+ * A call that opens the protected columns of a row of a table's type.
+ */
+Expr *
+functions_call_open_row(Expr *row, Oid type)
+{
+	Oid			types[] = {ANYELEMENTOID};
+
+	return (Expr *) makeFuncExpr(lookup(&open_row_function, "open_row",
+										lengthof(types), types),
+								 type, list_make1(row), InvalidOid, InvalidOid,
+								 COERCE_EXPLICIT_CALL);
+}
+
+/*
+ * A call that gives the term of a value, or (FUNCTION_TERMS) the terms of the
+ * values of an array.
+ */
+Expr *
+functions_call_term(TenantFunction function, Expr *tenant, Expr *value,
+					const char *context)
+{
+	TenantArgument argument;
+	Oid			collation = exprCollation((Node *) value);
+
+	tenant = tenant_argument(tenant, &argument);
+	return (Expr *) makeFuncExpr(tenant_function(function, argument),
+								 function == FUNCTION_TERM ? BYTEAOID : BYTEAARRAYOID,
+								 list_make3(tenant, value, text_constant(context)),
+								 InvalidOid, collation, COERCE_EXPLICIT_CALL);
+}
+
+/*
+ * Mark a clause as what stays true of the rows that another clause finds, so
+ * that it is not counted when their number is estimated.
+ */
+Expr *
+functions_call_recheck(Expr *clause)
+{
+	Oid			types[] = {BOOLOID};
+
+	return (Expr *) makeFuncExpr(lookup(&recheck_function, "recheck",
+										lengthof(types), types),
+								 BOOLOID, list_make1(clause), InvalidOid,
+								 InvalidOid, COERCE_EXPLICIT_CALL);
+}
