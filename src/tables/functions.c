@@ -11,11 +11,12 @@
  */
 #include "postgres.h"
 
+#include "catalog/namespace.h"
 #include "catalog/pg_collation.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
-#include "parser/parse_func.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
@@ -62,10 +63,19 @@ lookup(Oid *known, const char *name, int nargs, const Oid *types)
 {
 	if (!OidIsValid(*known))
 	{
-		Oid			found = LookupFuncName(list_make2(makeString(ENVELOPE_SCHEMA),
-													  makeString(pstrdup(name))),
-										   nargs, types, false);
+		/*
+		 * Not LookupFuncName, which asks for a privilege on the schema that
+		 * who may use a protected table need not have.
+		 */
+		Oid			found = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid,
+											CStringGetDatum(name),
+											PointerGetDatum(buildoidvector(types, nargs)),
+											ObjectIdGetDatum(get_namespace_oid(ENVELOPE_SCHEMA, false)));
 
+		if (!OidIsValid(found))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_FUNCTION),
+					 errmsg("function %s.%s does not exist", ENVELOPE_SCHEMA, name)));
 		*known = found;
 	}
 	return *known;

@@ -241,12 +241,28 @@ set_null(SealRow *row, AttrNumber attnum)
 	row->changed = true;
 }
 
-/* The tenant of a row, which has a value to be sealed.  22004 where it is null. */
+static void
+report_null(const SealRow *row, AttrNumber attnum)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_NOT_NULL_VIOLATION),
+			 errmsg("null value in column \"%s\" of relation \"%s\" violates not-null constraint",
+					column_name(row, attnum), RelationGetRelationName(row->rel)),
+			 errtablecol(row->rel, attnum)));
+}
+
+/*
+ * The tenant of a row, which has a value to be sealed.  22004 where it is null;
+ * where the column is NOT NULL, what would have been said of it without us.
+ */
 static const char *
 tenant_of(const SealRow *row, const Datum *values, const bool *nulls)
 {
 	const Protection *protection = row->table->protection;
 
+	if (nulls[protection->tenant - 1] &&
+		TupleDescAttr(RelationGetDescr(row->rel), protection->tenant - 1)->attnotnull)
+		report_null(row, protection->tenant);
 	if (nulls[protection->tenant - 1])
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -453,11 +469,7 @@ check_not_null(SealRow *row, const SealColumn *column)
 	const ProtectedColumn *at = column->at;
 
 	if (at->not_null && row->nulls[at->sidecar - 1])
-		ereport(ERROR,
-				(errcode(ERRCODE_NOT_NULL_VIOLATION),
-				 errmsg("null value in column \"%s\" of relation \"%s\" violates not-null constraint",
-						column_name(row, at->carrier), RelationGetRelationName(row->rel)),
-				 errtablecol(row->rel, at->carrier)));
+		report_null(row, at->carrier);
 }
 
 /* Does the row go to another tenant? */

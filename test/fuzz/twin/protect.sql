@@ -1,6 +1,6 @@
 -- Make the tenants and protect the tables of one twin.
 
-SELECT envelope_create_tenants(array['t1', 't2', 't3', '1', '2', '3']);
+SELECT envelope_create_tenants(array['t1', 't2', 't3', 't9', '1', '2', '3']);
 SELECT envelope_grant('app', 'use'), envelope_grant('owner', 'use');
 SELECT envelope_protect('customers', 'tenant_id',
 	'{email,ssn,note,age,visits,balance,score,vip,born,wakes,seen,made,gap,ref,doc,raw,addr,blob,feeling,tags,span,zip,code}',
