@@ -15,11 +15,13 @@ OBJS = \
 	src/api/args.o \
 	src/api/fields.o \
 	src/api/keks.o \
+	src/api/rotation.o \
 	src/api/tenants.o \
 	src/api/views.o \
 	src/crypto/aead.o \
 	src/crypto/derive.o \
 	src/crypto/format.o \
+	src/keys/audit.o \
 	src/keys/cache.o \
 	src/keys/catalog.o \
 	src/keys/encoding.o \
@@ -35,13 +37,18 @@ OBJS = \
 	src/kms/retry.o \
 	src/kms/stats.o \
 	src/kms/worker.o \
+	src/lifecycle/flip.o \
 	src/lifecycle/privileges.o \
+	src/lifecycle/rotation.o \
+	src/lifecycle/steps.o \
+	src/lifecycle/sweep.o \
 	src/tables/functions.o \
 	src/tables/inline.o \
 	src/tables/open.o \
 	src/tables/planner.o \
 	src/tables/protect.o \
 	src/tables/protection.o \
+	src/tables/registry.o \
 	src/tables/seal.o \
 	src/tables/substitute.o \
 	src/tables/term.o \

@@ -68,9 +68,81 @@ COMMENT ON COLUMN envelope.tenant_keys.wrapped_dek IS 'the data key as the KMS w
 COMMENT ON COLUMN envelope.tenant_keys.key_check IS 'proves that an unwrapped key is this tenant''s key with this id and purpose';
 COMMENT ON COLUMN envelope.tenant_keys.state IS 'active (seals and opens), retired (opens), scheduled (opens, nothing new is stored) or destroyed';
 
+CREATE TABLE envelope.registered_columns (
+	registration bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	table_name text NOT NULL,
+	column_name name NOT NULL,
+	tenant_column name NOT NULL,
+	context text,
+	context_expression text,
+	registered_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	CHECK ((context IS NULL) <> (context_expression IS NULL))
+);
+COMMENT ON TABLE envelope.registered_columns IS 'columns that applications seal themselves, as they were called when they were registered; triggers on the tables know them by whatever name they have now';
+
+CREATE TABLE envelope.rotations (
+	rotation_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	kind text COLLATE "C" NOT NULL CHECK (kind IN ('dek', 'kek', 'death')),
+	tenant_id text COLLATE "C",
+	new_key bigint,
+	kek text COLLATE "C",
+	new_kek text COLLATE "C",
+	phase text COLLATE "C" NOT NULL,
+	started_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	started_by text COLLATE "C" NOT NULL,
+	finished_at timestamptz,
+	pass bigint,
+	pid integer,
+	phase_at timestamptz,
+	progress_at timestamptz,
+	relation text,
+	rows_seen bigint NOT NULL DEFAULT 0,
+	rows_estimated bigint NOT NULL DEFAULT 0,
+	rows_reencrypted bigint NOT NULL DEFAULT 0,
+	waits_for text,
+	last_key bigint,
+	proof jsonb,
+	error text
+);
+CREATE UNIQUE INDEX rotations_unfinished ON envelope.rotations (tenant_id)
+	WHERE kind = 'dek' AND finished_at IS NULL;
+CREATE INDEX rotations_tenant ON envelope.rotations (tenant_id, rotation_id);
+COMMENT ON TABLE envelope.rotations IS 'rotations of keys, under way and done, and what was proven';
+COMMENT ON COLUMN envelope.rotations.kind IS 'dek: a tenant''s data key; kek: the keys under a KEK were re-wrapped; death: retired keys were destroyed';
+COMMENT ON COLUMN envelope.rotations.phase IS 'reencrypt, wait, scan, rewrap while unfinished; proven, unproven, done, incomplete, superseded or failed when finished';
+COMMENT ON COLUMN envelope.rotations.pass IS 'the rotation whose row tells the progress of this one';
+COMMENT ON COLUMN envelope.rotations.proof IS 'which keys no row of which columns was under, when it was looked at after every transaction that could still seal under them had ended';
+
+CREATE TABLE envelope.audit_log (
+	audit_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	event text COLLATE "C" NOT NULL,
+	tenant_id text COLLATE "C",
+	kek text COLLATE "C",
+	key_id bigint,
+	details jsonb,
+	login text COLLATE "C" NOT NULL,
+	role text COLLATE "C" NOT NULL,
+	client inet,
+	application text,
+	pid integer NOT NULL
+);
+CREATE INDEX audit_log_tenant ON envelope.audit_log (tenant_id, audit_id);
+COMMENT ON TABLE envelope.audit_log IS 'what was done to keys, by transactions that have committed; rows are only added';
+COMMENT ON COLUMN envelope.audit_log.event IS 'such as tenant.create, rotation.begin or destroy.approve';
+COMMENT ON COLUMN envelope.audit_log.login IS 'who the session logged in as';
+COMMENT ON COLUMN envelope.audit_log.role IS 'what SET ROLE had made of it';
+COMMENT ON COLUMN envelope.audit_log.client IS 'where the session came from; null for a socket of the server''s machine';
+
 SELECT pg_catalog.pg_extension_config_dump('envelope.keks', '');
 SELECT pg_catalog.pg_extension_config_dump('envelope.tenants', '');
 SELECT pg_catalog.pg_extension_config_dump('envelope.tenant_keys', '');
+SELECT pg_catalog.pg_extension_config_dump('envelope.registered_columns', '');
+SELECT pg_catalog.pg_extension_config_dump('envelope.registered_columns_registration_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('envelope.rotations', '');
+SELECT pg_catalog.pg_extension_config_dump('envelope.rotations_rotation_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('envelope.audit_log', '');
+SELECT pg_catalog.pg_extension_config_dump('envelope.audit_log_audit_id_seq', '');
 
 --
 -- Guards.  ALWAYS, so that they fire for restores and replication too.
@@ -105,6 +177,16 @@ CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON envelope.tenant_keys
 	FOR EACH STATEMENT EXECUTE FUNCTION envelope.guard_tenant_keys();
 ALTER TABLE envelope.tenant_keys ENABLE ALWAYS TRIGGER guard;
 ALTER TABLE envelope.tenant_keys ENABLE ALWAYS TRIGGER guard_truncate;
+
+CREATE FUNCTION envelope.guard_audit_log() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'envelope_guard_audit_log';
+COMMENT ON FUNCTION envelope.guard_audit_log() IS 'trigger on envelope.audit_log: refuses to change or take away rows';
+CREATE TRIGGER guard BEFORE UPDATE OR DELETE ON envelope.audit_log
+	FOR EACH ROW EXECUTE FUNCTION envelope.guard_audit_log();
+CREATE TRIGGER guard_truncate BEFORE TRUNCATE ON envelope.audit_log
+	FOR EACH STATEMENT EXECUTE FUNCTION envelope.guard_audit_log();
+ALTER TABLE envelope.audit_log ENABLE ALWAYS TRIGGER guard;
+ALTER TABLE envelope.audit_log ENABLE ALWAYS TRIGGER guard_truncate;
 
 --
 -- Values.  Not strict: a null value gives null, a null tenant or context beside
@@ -395,6 +477,43 @@ CREATE FUNCTION envelope.recheck(clause boolean) RETURNS boolean
 COMMENT ON FUNCTION envelope.recheck(boolean) IS 'what it is given: a condition that a search by terms leaves to be checked; statements on protected tables call it';
 
 --
+-- Columns that applications seal themselves, and rotation
+--
+
+CREATE FUNCTION @extschema@.envelope_register_column(rel regclass, column_name name,
+	tenant_column name, context text DEFAULT NULL, context_expression text DEFAULT NULL) RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_register_column';
+COMMENT ON FUNCTION @extschema@.envelope_register_column(regclass, name, name, text, text) IS 'make known where values are that the application seals itself, so that they are rotated; the context is constant (default empty) or an expression over the row';
+
+CREATE FUNCTION @extschema@.envelope_unregister_column(rel regclass, column_name name) RETURNS void
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'envelope_unregister_column';
+COMMENT ON FUNCTION @extschema@.envelope_unregister_column(regclass, name) IS 'forget a column that was registered';
+
+CREATE FUNCTION @extschema@.rotate_tenant_dek(tenant text, reencrypt boolean DEFAULT true) RETURNS bigint
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'rotate_tenant_dek_for_text';
+COMMENT ON FUNCTION @extschema@.rotate_tenant_dek(text, boolean) IS 'give a tenant a new data key, and re-encrypt its values, in this transaction; returns the new key''s id';
+
+CREATE PROCEDURE @extschema@.envelope_rotate_tenant(tenant text, batch_size integer DEFAULT 1000, pause interval DEFAULT '0')
+	LANGUAGE c AS 'MODULE_PATHNAME', 'envelope_rotate_tenant_for_text';
+COMMENT ON PROCEDURE @extschema@.envelope_rotate_tenant(text, integer, interval) IS 'rotate a tenant''s data key while everything runs on, and prove that the old one is not needed; goes on where it was interrupted';
+
+CREATE FUNCTION @extschema@.rotate_tenant_dek(tenant bigint, reencrypt boolean DEFAULT true) RETURNS bigint
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'rotate_tenant_dek_for_bigint';
+COMMENT ON FUNCTION @extschema@.rotate_tenant_dek(bigint, boolean) IS 'give a tenant a new data key, and re-encrypt its values, in this transaction; returns the new key''s id';
+
+CREATE PROCEDURE @extschema@.envelope_rotate_tenant(tenant bigint, batch_size integer DEFAULT 1000, pause interval DEFAULT '0')
+	LANGUAGE c AS 'MODULE_PATHNAME', 'envelope_rotate_tenant_for_bigint';
+COMMENT ON PROCEDURE @extschema@.envelope_rotate_tenant(bigint, integer, interval) IS 'rotate a tenant''s data key while everything runs on, and prove that the old one is not needed; goes on where it was interrupted';
+
+CREATE FUNCTION @extschema@.rotate_tenant_dek(tenant uuid, reencrypt boolean DEFAULT true) RETURNS bigint
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'rotate_tenant_dek_for_uuid';
+COMMENT ON FUNCTION @extschema@.rotate_tenant_dek(uuid, boolean) IS 'give a tenant a new data key, and re-encrypt its values, in this transaction; returns the new key''s id';
+
+CREATE PROCEDURE @extschema@.envelope_rotate_tenant(tenant uuid, batch_size integer DEFAULT 1000, pause interval DEFAULT '0')
+	LANGUAGE c AS 'MODULE_PATHNAME', 'envelope_rotate_tenant_for_uuid';
+COMMENT ON PROCEDURE @extschema@.envelope_rotate_tenant(uuid, integer, interval) IS 'rotate a tenant''s data key while everything runs on, and prove that the old one is not needed; goes on where it was interrupted';
+
+--
 -- Views.  The functions below them show what is of the current database.
 --
 
@@ -451,6 +570,23 @@ CREATE VIEW envelope.status AS
 	FROM envelope.keks k
 	LEFT JOIN envelope.list_kek_outcomes() o ON o.kek = k.name;
 COMMENT ON VIEW envelope.status IS 'KEKs: how the last KMS call ended and since when calls end so, and how many keys each version has wrapped';
+
+CREATE VIEW envelope.rotation_progress AS
+	SELECT r.rotation_id, r.kind, r.tenant_id, r.kek, r.phase, p.relation,
+		p.rows_seen, GREATEST(p.rows_estimated, p.rows_seen) AS rows_estimated,
+		p.rows_reencrypted, r.started_at,
+		p.rows_seen / NULLIF(EXTRACT(epoch FROM p.progress_at - p.phase_at), 0) AS rows_per_second,
+		CASE WHEN p.rows_seen > 0 AND p.rows_estimated > p.rows_seen THEN
+			p.progress_at + (p.progress_at - p.phase_at) *
+				((p.rows_estimated - p.rows_seen)::double precision / p.rows_seen) END AS eta,
+		p.waits_for, p.pid,
+		EXISTS (SELECT FROM pg_catalog.pg_locks l
+			WHERE l.pid = p.pid AND l.locktype = 'object' AND l.granted
+				AND l.classid IN ('envelope.tenant_keys'::pg_catalog.regclass, 'envelope.keks'::pg_catalog.regclass)) AS running
+	FROM envelope.rotations r
+	JOIN envelope.rotations p ON p.rotation_id = COALESCE(r.pass, r.rotation_id)
+	WHERE r.finished_at IS NULL;
+COMMENT ON VIEW envelope.rotation_progress IS 'rotations that are not finished: how far they are, whom they wait for, and whether anybody works on them';
 
 --
 -- Privileges
@@ -517,6 +653,16 @@ BEGIN ATOMIC
 		('operate', 'SELECT', 'TABLE envelope.cache_stats'),
 		('operate', 'SELECT', 'TABLE envelope.kms_stats'),
 		('operate', 'SELECT', 'TABLE envelope.status'),
+		('operate', 'EXECUTE', 'FUNCTION @extschema@.rotate_tenant_dek(text, boolean)'),
+		('operate', 'EXECUTE', 'PROCEDURE @extschema@.envelope_rotate_tenant(text, integer, interval)'),
+		('operate', 'EXECUTE', 'FUNCTION @extschema@.rotate_tenant_dek(bigint, boolean)'),
+		('operate', 'EXECUTE', 'PROCEDURE @extschema@.envelope_rotate_tenant(bigint, integer, interval)'),
+		('operate', 'EXECUTE', 'FUNCTION @extschema@.rotate_tenant_dek(uuid, boolean)'),
+		('operate', 'EXECUTE', 'PROCEDURE @extschema@.envelope_rotate_tenant(uuid, integer, interval)'),
+		('operate', 'SELECT', 'TABLE envelope.audit_log'),
+		('operate', 'SELECT', 'TABLE envelope.rotations'),
+		('operate', 'SELECT', 'TABLE envelope.rotation_progress'),
+		('operate', 'SELECT', 'TABLE envelope.registered_columns'),
 		('operate', 'EXECUTE', 'FUNCTION @extschema@.envelope_doctor()'),
 		('operate', 'EXECUTE', 'FUNCTION envelope.privileges()'),
 		('admin', 'USAGE', 'SCHEMA envelope'),
@@ -537,6 +683,8 @@ BEGIN ATOMIC
 		('admin', 'EXECUTE', 'FUNCTION envelope.seal()'),
 		('admin', 'EXECUTE', 'FUNCTION envelope.seal_guard()'),
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_protect(regclass, name, name[], name[])'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_register_column(regclass, name, name, text, text)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_unregister_column(regclass, name)'),
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_grant(name, text)'),
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_revoke(name, text)'),
 		('admin', 'SELECT, INSERT', 'TABLE envelope.keks'),
@@ -613,7 +761,7 @@ BEGIN ATOMIC
 		'its trigger ' || g.trigger || ' is missing or not ENABLE ALWAYS',
 		'ALTER TABLE envelope.' || g.name || ' ENABLE ALWAYS TRIGGER ' || g.trigger
 	FROM (SELECT n.name, t.trigger
-		FROM (VALUES ('keks'), ('tenants'), ('tenant_keys')) n (name)
+		FROM (VALUES ('keks'), ('tenants'), ('tenant_keys'), ('audit_log')) n (name)
 		CROSS JOIN (VALUES ('guard'), ('guard_truncate')) t (trigger)) g
 	WHERE NOT EXISTS (
 		SELECT FROM pg_trigger t
@@ -623,7 +771,7 @@ BEGIN ATOMIC
 			AND t.tgname = g.trigger AND t.tgenabled = 'A')
 	UNION ALL
 	SELECT 'error', 'function ' || p.oid::regprocedure, 'everybody may execute it',
-		'REVOKE EXECUTE ON FUNCTION ' || p.oid::regprocedure || ' FROM PUBLIC'
+		'REVOKE EXECUTE ON ROUTINE ' || p.oid::regprocedure || ' FROM PUBLIC'
 	FROM pg_extension e
 	JOIN pg_depend d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
 		AND d.classid = 'pg_proc'::regclass AND d.deptype = 'e'
@@ -670,7 +818,7 @@ DECLARE
 BEGIN
 	FOR object IN
 		SELECT CASE d.classid
-				WHEN 'pg_catalog.pg_proc'::pg_catalog.regclass THEN 'FUNCTION ' || d.objid::pg_catalog.regprocedure
+				WHEN 'pg_catalog.pg_proc'::pg_catalog.regclass THEN 'ROUTINE ' || d.objid::pg_catalog.regprocedure
 				WHEN 'pg_catalog.pg_namespace'::pg_catalog.regclass THEN 'SCHEMA ' || d.objid::pg_catalog.regnamespace
 				ELSE 'TABLE ' || d.objid::pg_catalog.regclass END AS name,
 			CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE a.grantee::pg_catalog.regrole::pg_catalog.text END AS grantee
@@ -680,7 +828,7 @@ BEGIN
 		LEFT JOIN pg_catalog.pg_proc p ON p.oid = d.objid AND d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
 		LEFT JOIN pg_catalog.pg_namespace n ON n.oid = d.objid AND d.classid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
 		LEFT JOIN pg_catalog.pg_class c ON c.oid = d.objid AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
-			AND c.relkind IN ('r', 'v')
+			AND c.relkind IN ('r', 'v', 'S')
 		CROSS JOIN LATERAL pg_catalog.aclexplode(CASE
 			WHEN p.oid IS NOT NULL THEN COALESCE(p.proacl, pg_catalog.acldefault('f', p.proowner))
 			WHEN n.oid IS NOT NULL THEN n.nspacl

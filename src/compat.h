@@ -16,6 +16,10 @@
 #include <sys/prctl.h>
 #endif
 
+#include "access/genam.h"
+#include "catalog/pg_class.h"
+#include "executor/executor.h"
+#include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/wait_event.h"
 
@@ -83,6 +87,89 @@ boottime_ms(void)
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 #endif
 	return (int64) ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/* Does a role own a relation?  PostgreSQL 16 has one function for all kinds. */
+static inline bool
+relation_is_owned_by(Oid relid, Oid role)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(RelationRelationId, relid, role);
+#else
+	return pg_class_ownercheck(relid, role);
+#endif
+}
+
+/*
+ * The backend that a virtual transaction id names; PostgreSQL 17 numbers
+ * backends otherwise, and calls it so.
+ */
+static inline int
+vxid_backend(const VirtualTransactionId *vxid)
+{
+#if PG_VERSION_NUM >= 170000
+	return vxid->procNumber;
+#else
+	return vxid->backendId;
+#endif
+}
+
+/*
+ * Make a relation, the only one, that of an executor state, with the columns
+ * that are to be updated.  PostgreSQL 16 put these beside the range table, and
+ * 18 wants to know which entries were not pruned.
+ */
+static inline void
+executor_state_of_relation(EState *estate, Oid relid, char relkind,
+						   Bitmapset *updated)
+{
+	RangeTblEntry *rte = makeNode(RangeTblEntry);
+	List	   *rtes = list_make1(rte);
+
+	rte->rtekind = RTE_RELATION;
+	rte->relid = relid;
+	rte->relkind = relkind;
+	rte->rellockmode = RowExclusiveLock;
+#if PG_VERSION_NUM >= 160000
+	{
+		RTEPermissionInfo *perminfo = makeNode(RTEPermissionInfo);
+
+		perminfo->relid = relid;
+		perminfo->updatedCols = updated;
+		rte->perminfoindex = 1;
+#if PG_VERSION_NUM >= 180000
+		ExecInitRangeTable(estate, rtes, list_make1(perminfo),
+						   bms_make_singleton(1));
+#else
+		ExecInitRangeTable(estate, rtes, list_make1(perminfo));
+#endif
+	}
+#else
+	rte->updatedCols = updated;
+	ExecInitRangeTable(estate, rtes);
+#endif
+}
+
+/* PostgreSQL 16 gave it an argument more. */
+static inline void
+executor_recheck_init(EPQState *epqstate, EState *estate)
+{
+#if PG_VERSION_NUM >= 160000
+	EvalPlanQualInit(epqstate, estate, NULL, NIL, -1, NIL);
+#else
+	EvalPlanQualInit(epqstate, estate, NULL, NIL, -1);
+#endif
+}
+
+/* PostgreSQL 18 counts what scans of indexes do. */
+static inline IndexScanDesc
+index_scan_begin(Relation rel, Relation index, Snapshot snapshot, int nkeys)
+{
+#if PG_VERSION_NUM >= 180000
+	return index_beginscan(rel, index, snapshot, NULL, nkeys, 0);
+#else
+	return index_beginscan(rel, index, snapshot, nkeys, 0);
+#endif
 }
 
 /*

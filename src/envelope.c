@@ -10,6 +10,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
+#include "keys/audit.h"
 #include "keys/guard.h"
 #include "keys/keyring.h"
 #include "keys/memo.h"
@@ -36,6 +37,7 @@ _PG_init(void)
 	settings_define();
 	memo_init();
 	keyring_init();
+	audit_init();
 	guard_install_hooks();
 	protection_init();
 	seal_init();

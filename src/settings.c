@@ -31,6 +31,9 @@ char	   *envelope_tenant = NULL;
 int			envelope_unreadable = UNREADABLE_ERROR;
 bool		envelope_allow_drop_extension = false;
 bool		envelope_stored_form = false;
+int			envelope_retired_key_retention = -1;
+int			envelope_destroy_approvals = 1;
+int			envelope_maintenance_max_lag = -1;
 
 static const struct config_enum_entry unreadable_options[] = {
 	{"error", UNREADABLE_ERROR, false},
@@ -147,6 +150,29 @@ settings_define(void)
 							 false,
 							 PGC_SUSET, 0,
 							 NULL, stored_form_assign, NULL);
+	DefineCustomIntVariable("envelope.retired_key_retention",
+							"Sets how long after the proof of its rotation maintenance destroys a retired data key.",
+							"-1 never does.",
+							&envelope_retired_key_retention,
+							-1, -1, INT_MAX / 60,
+							PGC_SIGHUP, GUC_UNIT_MIN,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("envelope.destroy_approvals",
+							"Sets how many people beside the requester must approve that a tenant is destroyed.",
+							"They are told apart by the roles they log in as.",
+							&envelope_destroy_approvals,
+							1, 0, 100,
+							PGC_SIGHUP, 0,
+							NULL, NULL, NULL);
+
+	DefineCustomIntVariable("envelope.maintenance_max_lag",
+							"Sets how far standbys may fall behind before rotations wait for them.",
+							"Measured in WAL that is not replayed yet; -1 does not wait.",
+							&envelope_maintenance_max_lag,
+							-1, -1, INT_MAX,
+							PGC_USERSET, GUC_UNIT_KB,
+							NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("envelope");
 }

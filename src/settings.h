@@ -26,6 +26,9 @@ extern char *envelope_tenant;
 extern int	envelope_unreadable;	/* UnreadableMode */
 extern bool envelope_allow_drop_extension;
 extern bool envelope_stored_form;
+extern int	envelope_retired_key_retention; /* minutes; -1: never */
+extern int	envelope_destroy_approvals;
+extern int	envelope_maintenance_max_lag;	/* kB; -1: none */
 
 extern void settings_define(void);
 

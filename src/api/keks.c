@@ -20,6 +20,7 @@
 #include "utils/jsonb.h"
 
 #include "api/args.h"
+#include "keys/audit.h"
 #include "keys/catalog.h"
 #include "keys/store.h"
 #include "kms/provider.h"
@@ -160,6 +161,7 @@ envelope_create_kek(PG_FUNCTION_ARGS)
 			ereport(ERROR,
 					(errcode(ERRCODE_DUPLICATE_OBJECT),
 					 errmsg("KEK \"%s\" already exists", name)));
+		audit_record("kek.create", NULL, name, NO_KEY, NULL);
 	}
 	store_end(&scope);
 	PG_RETURN_VOID();
@@ -208,6 +210,7 @@ envelope_alter_kek(PG_FUNCTION_ARGS)
 							 " is_default = coalesce($3, is_default)"
 							 " WHERE name = $1",
 							 lengthof(params), params);
+		audit_record("kek.alter", NULL, name, NO_KEY, NULL);
 	}
 	store_end(&scope);
 	PG_RETURN_VOID();
@@ -230,6 +233,7 @@ envelope_drop_kek(PG_FUNCTION_ARGS)
 	store_begin(&scope);
 	(void) store_execute("DELETE FROM envelope.keks WHERE name = $1",
 						 1, params);
+	audit_record("kek.drop", NULL, name, NO_KEY, NULL);
 	store_end(&scope);
 	PG_RETURN_VOID();
 }

@@ -17,6 +17,7 @@
 
 #include "api/args.h"
 #include "errors.h"
+#include "keys/audit.h"
 #include "keys/cache.h"
 #include "keys/catalog.h"
 #include "keys/encoding.h"
@@ -82,7 +83,8 @@ state_of(const char *tenant)
  * Move a tenant between active and suspended; to be there already is fine.
  */
 static void
-move_tenant(const char *tenant, const char *from, const char *to)
+move_tenant(const char *tenant, const char *from, const char *to,
+			const char *event)
 {
 	StoreParam	params[] = {store_text(tenant), store_text(from), store_text(to)};
 	OwnerScope	scope;
@@ -106,6 +108,8 @@ move_tenant(const char *tenant, const char *from, const char *to)
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("tenant \"%s\" is scheduled to be destroyed", tenant)));
 	}
+	else
+		audit_record(event, tenant, NULL, NO_KEY, NULL);
 	store_end(&scope);
 }
 
@@ -113,7 +117,8 @@ move_tenant(const char *tenant, const char *from, const char *to)
 Datum
 envelope_suspend_tenant(PG_FUNCTION_ARGS)
 {
-	move_tenant(args_text(fcinfo, 0, "tenant"), "active", "suspended");
+	move_tenant(args_text(fcinfo, 0, "tenant"), "active", "suspended",
+				"tenant.suspend");
 	PG_RETURN_VOID();
 }
 
@@ -121,7 +126,8 @@ envelope_suspend_tenant(PG_FUNCTION_ARGS)
 Datum
 envelope_resume_tenant(PG_FUNCTION_ARGS)
 {
-	move_tenant(args_text(fcinfo, 0, "tenant"), "suspended", "active");
+	move_tenant(args_text(fcinfo, 0, "tenant"), "suspended", "active",
+				"tenant.resume");
 	PG_RETURN_VOID();
 }
 
@@ -151,6 +157,7 @@ envelope_evict(PG_FUNCTION_ARGS)
 
 	shmem_require();
 	(void) state_of(tenant);
+	audit_log_only("tenant.evict", tenant, NULL);
 	PG_RETURN_INT32(dek_cache_evict_tenant(MyDatabaseId, utf8_from_server(tenant, &len)));
 }
 
@@ -159,5 +166,6 @@ Datum
 envelope_evict_all(PG_FUNCTION_ARGS)
 {
 	shmem_require();
+	audit_log_only("tenant.evict_all", NULL, NULL);
 	PG_RETURN_INT32(dek_cache_evict_database(MyDatabaseId));
 }

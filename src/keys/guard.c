@@ -63,7 +63,7 @@ PG_FUNCTION_INFO_V1(envelope_guard_tenant_keys);
 /* The trigger, on each of guarded_tables */
 #define GUARD_TRIGGER "guard"
 
-static const char *const guarded_tables[] = {"keks", "tenants", "tenant_keys"};
+static const char *const guarded_tables[] = {"keks", "tenants", "tenant_keys", "audit_log"};
 
 /* Whom to evict when this transaction commits */
 typedef struct PendingEviction

@@ -21,6 +21,7 @@
 #include "utils/rel.h"
 
 #include "errors.h"
+#include "keys/audit.h"
 #include "keys/cache.h"
 #include "keys/catalog.h"
 #include "keys/encoding.h"
@@ -85,23 +86,35 @@ provision_check_tenant_id(const char *tenant)
 				 errdetail("It has at most %d bytes in UTF-8.", TENANT_MAX_BYTES)));
 }
 
+/*
+ * Fill in a request, of which what it says of the KEK is there, to generate a
+ * key of a tenant (in the server's encoding), with a new key id.
+ */
+void
+provision_fill_generate(const char *tenant, KeyPurpose purpose, KmsRequest *request)
+{
+	size_t		len = strlen(tenant);
+	const char *utf8 = utf8_from_server(tenant, &len);
+
+	request->operation = KMS_GENERATE;
+	request->database = MyDatabaseId;
+	request->key_id = new_key_id();
+	request->purpose = purpose;
+	memcpy(request->tenant, utf8, len);
+	request->tenant[len] = '\0';
+}
+
 static bool
 fill_generate(int item, KmsRequest *request, void *arg)
 {
 	KeyBatch   *batch = arg;
-	const char *tenant = batch->tenants[item / KEY_PURPOSES];
-	size_t		len = strlen(tenant);
 	KmsPriority priority = request->priority;
-	const char *utf8 = utf8_from_server(tenant, &len);
 
 	*request = *batch->kek_request;
 	request->priority = priority;
-	request->operation = KMS_GENERATE;
-	request->database = MyDatabaseId;
-	request->key_id = batch->key_ids[item] = new_key_id();
-	request->purpose = (KeyPurpose) (item % KEY_PURPOSES);
-	memcpy(request->tenant, utf8, len);
-	request->tenant[len] = '\0';
+	provision_fill_generate(batch->tenants[item / KEY_PURPOSES],
+							(KeyPurpose) (item % KEY_PURPOSES), request);
+	batch->key_ids[item] = request->key_id;
 	return true;
 }
 
@@ -212,6 +225,7 @@ provision_tenants(char **tenants, int ntenants, const char *kek,
 	batch->key_ids = palloc(mul_size(Max(nmade, 1) * KEY_PURPOSES, sizeof(int64)));
 	kms_call_many(nmade * KEY_PURPOSES, fill_generate, gather_generated, batch);
 	insert_keys(batch);
+	audit_record_tenants("tenant.create", batch->tenants, nmade, batch->kek);
 	if (data_key && nmade > 0)
 		*data_key = batch->key_ids[(nmade - 1) * KEY_PURPOSES + PURPOSE_DATA];
 

@@ -31,6 +31,12 @@
 
 #define MAX_PARAMS 8
 
+/*
+ * How many store_begin are open in a procedure that commits on the way and
+ * catches errors.  Elsewhere it means nothing.
+ */
+static int	depth = 0;
+
 static Oid
 owner_of(Oid relid)
 {
@@ -53,6 +59,7 @@ store_begin_as(OwnerScope *scope, Oid owner, int sec_flags)
 {
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
+	depth++;
 	GetUserIdAndSecContext(&scope->user, &scope->sec_context);
 	SetUserIdAndSecContext(owner, scope->sec_context | sec_flags);
 	scope->guc_level = NewGUCNestLevel();
@@ -74,8 +81,24 @@ store_end(OwnerScope *scope)
 {
 	AtEOXact_GUC(false, scope->guc_level);
 	SetUserIdAndSecContext(scope->user, scope->sec_context);
+	depth--;
 	if (SPI_finish() != SPI_OK_FINISH)
 		elog(ERROR, "could not finish with SPI");
+}
+
+/* What was open belongs to transactions that are over. */
+void
+store_forget(void)
+{
+	depth = 0;
+}
+
+/* Leave what an error that was caught has left open. */
+void
+store_unwind(void)
+{
+	for (; depth > 0; depth--)
+		(void) SPI_finish();
 }
 
 /*
@@ -180,6 +203,17 @@ store_texts(char **values, int n)
 	for (int i = 0; i < n; i++)
 		elements[i] = CStringGetTextDatum(values[i]);
 	return array_param(elements, n, TEXTOID);
+}
+
+/* A parameter of type bigint[] */
+StoreParam
+store_int8s(const int64 *values, int n)
+{
+	Datum	   *elements = palloc(mul_size(Max(n, 1), sizeof(Datum)));
+
+	for (int i = 0; i < n; i++)
+		elements[i] = Int64GetDatum(values[i]);
+	return array_param(elements, n, INT8OID);
 }
 
 /*

@@ -42,10 +42,13 @@ typedef struct NewKey
 extern void store_begin(OwnerScope *scope);
 extern void store_begin_as(OwnerScope *scope, Oid owner, int sec_flags);
 extern void store_end(OwnerScope *scope);
+extern void store_forget(void);
+extern void store_unwind(void);
 extern uint64 store_execute(const char *statement, int nparams,
 							const StoreParam *params);
 extern StoreParam store_text(const char *value);
 extern StoreParam store_texts(char **values, int n);
+extern StoreParam store_int8s(const int64 *values, int n);
 extern void store_refuse_serializable(const char *what);
 
 extern char *store_default_kek(void);

@@ -52,7 +52,6 @@
 #include "tables/value.h"
 
 PG_FUNCTION_INFO_V1(envelope_seal);
-PG_FUNCTION_INFO_V1(envelope_seal_guard);
 
 /* A protected column, ready to be sealed */
 typedef struct SealColumn
@@ -560,44 +559,4 @@ envelope_seal(PG_FUNCTION_ARGS)
 		check_not_null(&row, column);
 	}
 	return PointerGetDatum(form_row(&row, tuple));
-}
-
-/*
- * envelope.seal_guard(column): a trigger for columns that the application seals
- * itself.  Refuses (VE005) what is sealed under a key that is about to be
- * destroyed, unless the row had it before; passes all else.
- */
-Datum
-envelope_seal_guard(PG_FUNCTION_ARGS)
-{
-	TriggerData *trigdata = trigger_data(fcinfo);
-	bool		is_update = TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event);
-	HeapTuple	tuple = is_update ? trigdata->tg_newtuple : trigdata->tg_trigtuple;
-	TupleDesc	desc = RelationGetDescr(trigdata->tg_relation);
-	AttrNumber	attnum = trigdata->tg_trigger->tgnargs == 0 ? InvalidAttrNumber :
-		SPI_fnumber(desc, trigdata->tg_trigger->tgargs[0]);
-	const KeyMemo *key;
-	SealedValue value;
-	Datum		sealed;
-	bool		isnull;
-
-	if (attnum <= 0 || TupleDescAttr(desc, attnum - 1)->atttypid != BYTEAOID)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the first argument of trigger \"%s\" must be a column of type bytea",
-						trigdata->tg_trigger->tgname)));
-	sealed = heap_getattr(tuple, attnum, desc, &isnull);
-	if (isnull)
-		return PointerGetDatum(tuple);
-	if (is_update)
-	{
-		Datum		before = heap_getattr(trigdata->tg_trigtuple, attnum, desc, &isnull);
-
-		if (!isnull && (datumIsEqual(sealed, before, false, -1) ||
-						datum_image_eq(sealed, before, false, -1)))
-			return PointerGetDatum(tuple);
-	}
-	if (parse_header(sealed, &value) && (key = memo_key(value.key_id)) != NULL)
-		check_key_stores(value.key_id, key->state);
-	return PointerGetDatum(tuple);
 }

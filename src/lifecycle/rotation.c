@@ -1,0 +1,645 @@
+/*-------------------------------------------------------------------------
+ *
+ * rotation.c
+ *	  New data keys for tenants, and what was sealed under the old ones.
+ *
+ * A live rotation goes through these steps, each in transactions of its own:
+ *
+ *	1. a new key becomes the active one, the old one retires (flip.c);
+ *	2. the values under retired keys are re-encrypted, in batches (sweep.c);
+ *	3. when that is done, every transaction that runs is waited for (steps.c);
+ *	4. all rows of all columns are looked at, by key id.  Where one is still
+ *	   under an old key, it goes on at 2;
+ *	5. the proof is recorded.
+ *
+ * A transaction that began before the commit of 1 may seal under the old key
+ * until it ends; one that began before the end of 2 may copy a value that it
+ * read before, as who saves a whole row does.  To have waited after 1 alone is
+ * not enough.
+ *
+ * The proof says what is true: at the snapshot of each table's scan no committed
+ * row of the listed columns was under the old keys, and every transaction that
+ * could still seal under them had ended before.  Bytes that a client holds can
+ * come back as long as the old key is only retired, and stay readable.
+ *
+ * Every step can be done again.  Where a rotation has begun and not ended, its
+ * row in envelope.rotations says so, and the next call goes on with it at step
+ * 2, without another key: a wait is no state.
+ *
+ * A pass takes all tenants that are due: their keys are one set, and one row of
+ * envelope.rotations, the lead, tells the progress of all.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "errors.h"
+#include "keys/audit.h"
+#include "keys/catalog.h"
+#include "keys/encoding.h"
+#include "keys/store.h"
+#include "lifecycle/flip.h"
+#include "lifecycle/rotation.h"
+#include "lifecycle/steps.h"
+#include "shmem.h"
+#include "tables/registry.h"
+
+/* How often to tell of progress, and to look for locked rows again */
+#define NOTICE_MS	10000
+#define RETRY_MIN_MS	20
+#define RETRY_MAX_MS	1000
+
+/* A tenant in a pass */
+typedef struct Rotation
+{
+	int64		id;
+	char	   *tenant;			/* server encoding */
+	int64		new_key;
+	bool		resumed;
+	int64		rows;			/* re-encrypted by this call */
+}			Rotation;
+
+typedef struct Pass
+{
+	MemoryContext context;		/* outlives the transactions */
+	Rotation   *rotations;
+	int			nrotations;
+	const		RotationPace *pace;
+	Sweep	   *sweep;
+	const char *table;			/* under way */
+	TimestampTz told_at;
+}			Pass;
+
+/*
+ * Throw where a tenant's values cannot be re-encrypted: VE001, VE005, VE006.
+ */
+void
+rotation_check_tenant(const char *tenant)
+{
+	size_t		len = strlen(tenant);
+	TenantRow	row;
+
+	if (!catalog_read_tenant(utf8_from_server(tenant, &len), &row))
+		ereport(ERROR,
+				(errcode(ERRCODE_ENVELOPE_UNKNOWN_TENANT),
+				 errmsg("tenant \"%s\" does not exist", tenant)));
+	if (row.state == TENANT_DESTROYED)
+		ereport(ERROR,
+				(errcode(ERRCODE_ENVELOPE_DESTROYED),
+				 errmsg("tenant \"%s\" was destroyed", tenant)));
+	if (row.state != TENANT_ACTIVE)
+		ereport(ERROR,
+				(errcode(ERRCODE_ENVELOPE_SUSPENDED),
+				 errmsg("tenant \"%s\" is suspended", tenant),
+				 errdetail("Its values cannot be opened, and so not be re-encrypted.")));
+}
+
+/* The KEK that wraps a tenant's new keys, kept from being dropped; palloc'd. */
+static char *
+kek_of(const char *tenant)
+{
+	StoreParam	params[] = {store_text(tenant)};
+	char	   *kek = NULL;
+
+	if (store_execute("SELECT kek FROM envelope.tenants WHERE tenant_id = $1",
+					  lengthof(params), params) > 0)
+		kek = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	if (kek == NULL)
+		kek = store_default_kek();
+	if (!store_lock_kek(kek))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("KEK \"%s\" does not exist", kek)));
+	return kek;
+}
+
+/* Record a rotation; its id. */
+static int64
+insert_rotation(const char *tenant, int64 new_key, const char *phase,
+				bool finished, const char *error)
+{
+	StoreParam	params[] = {
+		store_text(tenant),
+		{INT8OID, Int64GetDatum(new_key), new_key == NO_KEY},
+		store_text(phase),
+		{BOOLOID, BoolGetDatum(finished), false},
+		store_text(error),
+		store_text(audit_login())
+	};
+	bool		isnull;
+
+	(void) store_execute("UPDATE envelope.rotations"
+						 " SET phase = 'superseded', finished_at = now(), waits_for = NULL"
+						 " WHERE tenant_id = $1 AND kind = 'dek' AND finished_at IS NULL"
+						 " AND $2 IS NOT NULL", lengthof(params), params);
+	(void) store_execute("INSERT INTO envelope.rotations"
+						 " (kind, tenant_id, new_key, phase, finished_at, error, started_by)"
+						 " VALUES ('dek', $1, $2, $3, CASE WHEN $4 THEN now() END, $5, $6)"
+						 " RETURNING rotation_id", lengthof(params), params);
+	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+									   1, &isnull));
+}
+
+/* The unfinished rotation of a tenant; false where there is none. */
+static bool
+find_unfinished(Rotation * rotation)
+{
+	StoreParam	params[] = {store_text(rotation->tenant)};
+	bool		isnull;
+
+	if (store_execute("SELECT rotation_id, new_key FROM envelope.rotations"
+					  " WHERE tenant_id = $1 AND kind = 'dek' AND finished_at IS NULL",
+					  lengthof(params), params) == 0)
+		return false;
+	rotation->id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+											   SPI_tuptable->tupdesc, 1, &isnull));
+	rotation->new_key = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+													SPI_tuptable->tupdesc, 2, &isnull));
+	rotation->resumed = true;
+	return true;
+}
+
+/* Say what has begun. */
+static void
+record_begin(const char *tenant, const char *kek, int64 key_id)
+{
+	audit_record("rotation.begin", tenant, kek, key_id, NULL);
+}
+
+/*
+ * Step 1, for those that have no unfinished rotation.  Tenants that get no key
+ * are taken out of the pass.
+ */
+static void
+begin_rotations(Pass * pass, RotationTrouble trouble)
+{
+	Flip	   *flips = palloc0(sizeof(Flip) * pass->nrotations);
+	int			nflips = 0;
+	int			nleft = 0;
+	OwnerScope	scope;
+
+	store_begin(&scope);
+	for (int i = 0; i < pass->nrotations; i++)
+	{
+		if (find_unfinished(&pass->rotations[i]))
+			continue;
+		flips[nflips].tenant = pass->rotations[i].tenant;
+		flips[nflips++].kek = kek_of(pass->rotations[i].tenant);
+	}
+	flip_keys(flips, nflips, trouble == TROUBLE_THROW);
+
+	nflips = 0;
+	for (int i = 0; i < pass->nrotations; i++)
+	{
+		Rotation   *rotation = &pass->rotations[i];
+		Flip	   *flip;
+
+		if (!rotation->resumed)
+		{
+			flip = &flips[nflips++];
+			rotation->new_key = flip->key_id;
+			rotation->id = insert_rotation(flip->tenant, flip->key_id,
+										   flip->why ? "failed" : "reencrypt",
+										   flip->why != NULL, flip->why);
+			if (flip->why)
+			{
+				ereport(WARNING,
+						(errmsg("tenant \"%s\" could not be given a new key", flip->tenant),
+						 errdetail("%s", flip->why)));
+				steps_unlock_tenant(flip->tenant);
+				continue;
+			}
+			record_begin(flip->tenant, flip->kek, flip->key_id);
+		}
+		pass->rotations[nleft++] = *rotation;
+	}
+	pass->nrotations = nleft;
+	store_end(&scope);
+}
+
+/* The ids of the pass's rotations as a parameter */
+static StoreParam
+rotation_ids(const Pass * pass)
+{
+	int64	   *ids = palloc(sizeof(int64) * Max(pass->nrotations, 1));
+
+	for (int i = 0; i < pass->nrotations; i++)
+		ids[i] = pass->rotations[i].id;
+	return store_int8s(ids, pass->nrotations);
+}
+
+/* All rotations of the pass enter a phase; in a transaction of its own. */
+static void
+enter_phase(Pass * pass, const char *phase)
+{
+	OwnerScope	scope;
+
+	store_begin(&scope);
+	{
+		StoreParam	params[] = {
+			rotation_ids(pass),
+			store_text(phase),
+			{INT8OID, Int64GetDatum(pass->rotations[0].id), false},
+			{INT8OID, Int64GetDatum(pass->sweep->estimated), false}
+		};
+
+		(void) store_execute("UPDATE envelope.rotations"
+							 " SET phase = $2, pass = $3, waits_for = NULL, relation = NULL,"
+							 " rows_seen = 0, rows_estimated = $4, pid = pg_backend_pid(),"
+							 " phase_at = clock_timestamp(), progress_at = clock_timestamp()"
+							 " WHERE rotation_id = ANY ($1)", lengthof(params), params);
+	}
+	for (int i = 0; i < pass->nrotations; i++)
+		audit_record(psprintf("rotation.%s", phase), pass->rotations[i].tenant,
+					 NULL, pass->rotations[i].new_key, NULL);
+	store_end(&scope);
+	steps_commit();
+}
+
+/* Tell of progress in the lead's row, and now and then by a NOTICE. */
+static void
+tell_progress(Pass * pass, const char *waits_for)
+{
+	OwnerScope	scope;
+	Sweep	   *sweep = pass->sweep;
+	TimestampTz now = GetCurrentTimestamp();
+
+	store_begin(&scope);
+	{
+		StoreParam	params[] = {
+			{INT8OID, Int64GetDatum(pass->rotations[0].id), false},
+			{INT8OID, Int64GetDatum(sweep->seen), false},
+			{INT8OID, Int64GetDatum(sweep->rows), false},
+			store_text(pass->table),
+			store_text(waits_for)
+		};
+
+		(void) store_execute("UPDATE envelope.rotations"
+							 " SET rows_seen = $2, rows_reencrypted = $3, relation = $4,"
+							 " waits_for = $5, progress_at = clock_timestamp()"
+							 " WHERE rotation_id = $1", lengthof(params), params);
+	}
+	store_end(&scope);
+
+	if (TimestampDifferenceExceeds(pass->told_at, now, NOTICE_MS))
+	{
+		pass->told_at = now;
+		ereport(NOTICE,
+				(errmsg("%s: " INT64_FORMAT " rows re-encrypted, " INT64_FORMAT " of about " INT64_FORMAT " looked at",
+						pass->table ? pass->table : "rotation", sweep->rows, sweep->seen,
+						Max(sweep->estimated, sweep->seen))));
+	}
+}
+
+/* Told by the wait for other transactions */
+static void
+tell_waiting(const char *whom, void *arg)
+{
+	Pass	   *pass = arg;
+
+	tell_progress(pass, whom);
+	if (whom)
+		ereport(NOTICE,
+				(errmsg("waiting for %s to end its transaction", whom)));
+}
+
+/* The name of a table for the progress, in the pass's context */
+static char *
+name_table(Pass * pass, Oid relid)
+{
+	Relation	rel = try_relation_open(relid, AccessShareLock);
+	char	   *name = NULL;
+
+	if (rel)
+	{
+		name = MemoryContextStrdup(pass->context, sweep_table_name(rel));
+		relation_close(rel, AccessShareLock);
+	}
+	return name;
+}
+
+/* Re-encrypt a table, or what is left of it, in batches. */
+static void
+reencrypt_table(Pass * pass, SweepTable * table)
+{
+	bool		more;
+
+	pass->table = name_table(pass, table->relid);
+	do
+	{
+		steps_throttle();
+		more = sweep_batch(pass->sweep, table, pass->pace->batch_size);
+		tell_progress(pass, NULL);
+		steps_commit();
+		steps_sleep(pass->pace->pause_ms);
+	} while (more);
+}
+
+/*
+ * Step 2: all tables, and then, as long as there are any, the rows that others
+ * had locked.
+ */
+static void
+reencrypt_tables(Pass * pass)
+{
+	int			ntables;
+	SweepTable *tables = sweep_tables(pass->sweep, &ntables);
+	long		ms = RETRY_MIN_MS;
+	bool		again;
+
+	enter_phase(pass, "reencrypt");
+	for (int i = 0; i < ntables; i++)
+		reencrypt_table(pass, &tables[i]);
+
+	do
+	{
+		again = false;
+		pass->sweep->skipped = 0;
+		for (int i = 0; i < ntables; i++)
+		{
+			SweepTable *table = &tables[i];
+
+			if (table->skipped_from == InvalidBlockNumber)
+				continue;
+			again = true;
+			pass->table = name_table(pass, table->relid);
+			tell_progress(pass, "rows that other transactions have locked");
+			steps_commit();
+			steps_sleep(ms);
+			table->next = table->skipped_from;
+			table->end = table->skipped_to + 1;
+			table->skipped_from = InvalidBlockNumber;
+			steps_commit();
+			reencrypt_table(pass, table);
+		}
+		ms = Min(ms * 2, RETRY_MAX_MS);
+	} while (again);
+	pfree(tables);
+}
+
+/* Step 4: is no value left under an old key? */
+static bool
+scan_tables(Pass * pass)
+{
+	int			ntables;
+	MemoryContext oldcontext = MemoryContextSwitchTo(pass->context);
+	Oid		   *tables = sweep_scan_tables(SWEEP_REGISTERED, &ntables);
+
+	MemoryContextSwitchTo(oldcontext);
+	sweep_begin_scan(pass->sweep);
+	enter_phase(pass, "scan");
+	for (int i = 0; i < ntables; i++)
+	{
+		pass->table = name_table(pass, tables[i]);
+		tell_progress(pass, NULL);
+		steps_commit();
+		sweep_scan(pass->sweep, tables[i], SWEEP_REGISTERED);
+		steps_commit();
+	}
+	pfree(tables);
+	pass->table = NULL;
+	return pass->sweep->hits == 0;
+}
+
+/* Give up, with all that could be done done: some values do not open. */
+pg_noreturn static void
+report_unreadable(const Pass * pass)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_ENVELOPE_CORRUPT),
+			 errmsg(INT64_FORMAT " values under retired keys cannot be opened",
+					pass->sweep->unreadable),
+			 errdetail("The first is in %s.", pass->sweep->unreadable_where),
+			 errhint("All others are re-encrypted.  Mend or delete these, or check the context that the column was registered with, and call again.")));
+}
+
+/* Find out which keys are the old ones. */
+static void
+gather_old_keys(Pass * pass)
+{
+	OwnerScope	scope;
+
+	pass->sweep = sweep_create(pass->context);
+	store_begin(&scope);
+	for (int i = 0; i < pass->nrotations; i++)
+	{
+		StoreParam	params[] = {store_text(pass->rotations[i].tenant)};
+		size_t		len = strlen(pass->rotations[i].tenant);
+		const char *utf8 = utf8_from_server(pass->rotations[i].tenant, &len);
+		uint64		nkeys = store_execute("SELECT key_id FROM envelope.tenant_keys"
+										  " WHERE tenant_id = $1 AND purpose = 'data'"
+										  " AND state IN ('retired', 'scheduled')",
+										  lengthof(params), params);
+
+		for (uint64 j = 0; j < nkeys; j++)
+		{
+			bool		isnull;
+
+			sweep_add_key(pass->sweep,
+						  DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[j],
+													  SPI_tuptable->tupdesc, 1, &isnull)),
+						  utf8);
+		}
+	}
+	store_end(&scope);
+}
+
+/* The keys of a tenant that the proof is about, as a JSON array; their rows. */
+static char *
+tenant_keys_json(const Pass * pass, const char *tenant, int64 *rows)
+{
+	HASH_SEQ_STATUS status;
+	SweepKey   *key;
+	StringInfoData json;
+	size_t		len = strlen(tenant);
+	const char *utf8 = utf8_from_server(tenant, &len);
+
+	*rows = 0;
+	initStringInfo(&json);
+	hash_seq_init(&status, pass->sweep->keys);
+	while ((key = hash_seq_search(&status)) != NULL)
+	{
+		if (strcmp(key->tenant, utf8) != 0)
+			continue;
+		*rows += key->rows;
+		appendStringInfo(&json, "%s\"" INT64_FORMAT "\"", json.len > 0 ? ", " : "",
+						 key->key_id);
+	}
+	return json.data;
+}
+
+/* Step 5: record the proof, and let the tenants go. */
+static void
+record_proof(Pass * pass)
+{
+	OwnerScope	scope;
+
+	store_begin(&scope);
+	for (int i = 0; i < pass->nrotations; i++)
+	{
+		Rotation   *rotation = &pass->rotations[i];
+		int64		rows;
+		char	   *keys = tenant_keys_json(pass, rotation->tenant, &rows);
+		char	   *proof = psprintf("{\"keys\": [%s], \"columns\": [%s]}",
+									 keys, pass->sweep->columns.data);
+		StoreParam	params[] = {
+			{INT8OID, Int64GetDatum(rotation->id), false},
+			store_text(proof),
+			{INT8OID, Int64GetDatum(rows), false}
+		};
+
+		rotation->rows = rows;
+		(void) store_execute("UPDATE envelope.rotations"
+							 " SET phase = 'proven', finished_at = clock_timestamp(),"
+							 " proof = $2::jsonb, rows_reencrypted = $3, relation = NULL,"
+							 " waits_for = NULL, pid = NULL"
+							 " WHERE rotation_id = $1", lengthof(params), params);
+		audit_record("rotation.proven", rotation->tenant, NULL, rotation->new_key, proof);
+	}
+	store_end(&scope);
+	steps_commit();
+	for (int i = 0; i < pass->nrotations; i++)
+		steps_unlock_tenant(pass->rotations[i].tenant);
+}
+
+/* Be the only one to rotate these tenants, as far as they can be rotated. */
+static void
+lock_tenants(Pass * pass, char **tenants, int ntenants, RotationTrouble trouble)
+{
+	pass->rotations = MemoryContextAllocZero(pass->context,
+											 sizeof(Rotation) * Max(ntenants, 1));
+	for (int i = 0; i < ntenants; i++)
+	{
+		if (steps_lock_tenant(tenants[i], true))
+			pass->rotations[pass->nrotations++].tenant =
+				MemoryContextStrdup(pass->context, tenants[i]);
+		else
+			ereport(trouble == TROUBLE_THROW ? ERROR : WARNING,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("keys of tenant \"%s\" are being rotated or destroyed by another session",
+							tenants[i]),
+					 errhint("See the view envelope.rotation_progress.")));
+	}
+}
+
+/*
+ * Rotate tenants, from steps_begin on; those that have a rotation unfinished go
+ * on with it.  Returns how many were rotated and proven.
+ */
+int
+rotation_of_tenants(char **tenants, int ntenants, const RotationPace * pace,
+					RotationTrouble trouble)
+{
+	Pass		pass = {CurrentMemoryContext};
+
+	shmem_require();
+	pass.pace = pace;
+	pass.told_at = GetCurrentTimestamp();
+	lock_tenants(&pass, tenants, ntenants, trouble);
+	registry_check();
+	begin_rotations(&pass, trouble);
+	steps_commit();
+	if (pass.nrotations == 0)
+		return 0;
+
+	gather_old_keys(&pass);
+	{
+		int			ntables;
+		SweepTable *tables = sweep_tables(pass.sweep, &ntables);
+
+		sweep_name_triggers(tables, ntables);
+		if (ntables == 0)
+			ereport(NOTICE,
+					(errmsg("no table is protected, and no column registered")));
+	}
+	steps_commit();
+	for (;;)
+	{
+		reencrypt_tables(&pass);
+		if (pass.sweep->unreadable > 0)
+			report_unreadable(&pass);
+		enter_phase(&pass, "wait");
+		steps_await_transactions(tell_waiting, &pass);
+		if (scan_tables(&pass))
+			break;
+		ereport(NOTICE,
+				(errmsg(INT64_FORMAT " values under retired keys were written meanwhile; once more",
+						pass.sweep->hits)));
+	}
+	record_proof(&pass);
+	return pass.nrotations;
+}
+
+/*
+ * Rotate a tenant in the caller's transaction: new key, and, unless only that is
+ * wanted, all its values re-encrypted.  Waits for rows that others have locked,
+ * as any UPDATE does.  Gives no proof: others may still seal under the old key.
+ * The new key's id.
+ */
+int64
+rotation_in_transaction(const char *tenant, bool reencrypt)
+{
+	Flip		flip = {pstrdup(tenant)};
+	Pass		pass = {CurrentMemoryContext};
+	OwnerScope	scope;
+	SweepTable *tables;
+	int			ntables;
+	int64		id;
+
+	shmem_require();
+	store_refuse_serializable("rotate a key");
+	rotation_check_tenant(tenant);
+	if (!steps_lock_tenant(tenant, false))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("keys of tenant \"%s\" are being rotated or destroyed by another session",
+						tenant),
+				 errhint("See the view envelope.rotation_progress.")));
+	registry_check();
+
+	store_begin(&scope);
+	flip.kek = kek_of(tenant);
+	flip_keys(&flip, 1, true);
+	id = insert_rotation(tenant, flip.key_id, reencrypt ? "unproven" : "reencrypt",
+						 reencrypt, NULL);
+	record_begin(tenant, flip.kek, flip.key_id);
+	store_end(&scope);
+	if (!reencrypt)
+		return flip.key_id;
+
+	CommandCounterIncrement();
+	pass.rotations = palloc0(sizeof(Rotation));
+	pass.rotations[0].tenant = flip.tenant;
+	pass.nrotations = 1;
+	gather_old_keys(&pass);
+	tables = sweep_tables(pass.sweep, &ntables);
+	sweep_name_triggers(tables, ntables);
+	for (int i = 0; i < ntables; i++)
+		sweep_whole(pass.sweep, &tables[i]);
+	if (pass.sweep->unreadable > 0)
+		report_unreadable(&pass);
+
+	store_begin(&scope);
+	{
+		StoreParam	params[] = {
+			{INT8OID, Int64GetDatum(id), false},
+			{INT8OID, Int64GetDatum(pass.sweep->rows), false}
+		};
+
+		(void) store_execute("UPDATE envelope.rotations SET rows_reencrypted = $2"
+							 " WHERE rotation_id = $1", lengthof(params), params);
+	}
+	store_end(&scope);
+	return flip.key_id;
+}

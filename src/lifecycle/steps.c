@@ -1,0 +1,299 @@
+/*-------------------------------------------------------------------------
+ *
+ * steps.c
+ *	  Work in many short transactions, and waiting for those of others.
+ *
+ * What takes long is done by procedures that commit on the way.  They are C
+ * functions that neither are SECURITY DEFINER nor SET anything, as those could
+ * not commit, and each transaction runs at READ COMMITTED, whatever the
+ * session's default.
+ *
+ * To wait for the transactions that run now is to list them, those without a
+ * snapshot and prepared ones included, and to look at each again and again
+ * until it is gone: from transactions that are begun anew for every look and
+ * hold no snapshot and no lock.  So two who wait cannot wait for each other,
+ * nor CREATE INDEX CONCURRENTLY for us.  A list is no state: after a crash it
+ * is made anew.
+ *
+ * Locking
+ *
+ * That nobody else works on the same tenant, KEK or maintenance is seen to by
+ * locks of the session's, on LOCKTAG_OBJECT of one of our tables.  They are
+ * only ever tried, never waited for, survive commits, and go with an error or
+ * with the session.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "keys/catalog.h"
+#include "keys/store.h"
+#include "lifecycle/steps.h"
+#include "settings.h"
+
+/* How long to sleep between two looks at a transaction */
+#define LOOK_MIN_MS		10
+#define LOOK_MAX_MS		500
+
+/* How long to let standbys catch up before looking again */
+#define LAG_LOOK_MS		200
+
+/*
+ * Begin a procedure that commits on the way.  Throws 2D000 where it cannot,
+ * 25006 on a standby, and 0A000 where transactions are SERIALIZABLE.  What is
+ * palloc'd from here on lives until steps_end.
+ */
+void
+steps_begin(FunctionCallInfo fcinfo, const char *what)
+{
+	CallContext *context = (CallContext *) fcinfo->context;
+
+	if (context == NULL || !IsA(context, CallContext) || context->atomic)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_TRANSACTION_TERMINATION),
+				 errmsg("%s cannot run inside a transaction block or function", what),
+				 errhint("CALL it by itself.")));
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 errmsg("%s cannot run on a standby", what)));
+	store_refuse_serializable(what);
+
+	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
+		elog(ERROR, "could not connect to SPI");
+	store_forget();
+	steps_commit();
+}
+
+void
+steps_end(void)
+{
+	if (SPI_finish() != SPI_OK_FINISH)
+		elog(ERROR, "could not finish with SPI");
+}
+
+/* Commit, and begin the next transaction. */
+void
+steps_commit(void)
+{
+	SPI_commit();
+	XactIsoLevel = XACT_READ_COMMITTED;
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * After an error has been caught: roll back, begin the next transaction, and
+ * return the error, in a context that outlives transactions.  Throws it again
+ * where somebody wants this session to stop.
+ */
+ErrorData *
+steps_recover(MemoryContext context)
+{
+	ErrorData  *error;
+
+	MemoryContextSwitchTo(context);
+	error = CopyErrorData();
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
+		error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||
+		error->sqlerrcode == ERRCODE_CRASH_SHUTDOWN)
+		PG_RE_THROW();
+	FlushErrorState();
+	store_unwind();
+	SPI_rollback();
+	XactIsoLevel = XACT_READ_COMMITTED;
+	return error;
+}
+
+/* Sleep, in a transaction that holds nothing. */
+void
+steps_sleep(long ms)
+{
+	static uint32 wait_event = 0;
+
+	if (ms <= 0)
+		return;
+	if (wait_event == 0)
+		wait_event = wait_event_named("EnvelopeSteps");
+	(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+					 ms, wait_event);
+	ResetLatch(MyLatch);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/* Who a transaction is, for those who look after it; palloc'd. */
+static char *
+describe_transaction(const VirtualTransactionId *vxid)
+{
+	OwnerScope	scope;
+	StoreParam	params[1];
+	MemoryContext context = CurrentMemoryContext;
+	char	   *whom = NULL;
+
+	store_begin(&scope);
+	params[0] = store_text(psprintf("%d/%u", vxid_backend(vxid), vxid->localTransactionId));
+	if (store_execute("SELECT coalesce('process ' || l.pid, 'prepared transaction ' || quote_literal(p.gid))"
+					  " FROM pg_locks l"
+					  " LEFT JOIN pg_prepared_xacts p ON l.locktype = 'transactionid'"
+					  " AND p.transaction = l.transactionid"
+					  " WHERE l.virtualtransaction = $1"
+					  " AND (l.pid IS NOT NULL OR p.gid IS NOT NULL) LIMIT 1",
+					  lengthof(params), params) > 0)
+		whom = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0],
+														 SPI_tuptable->tupdesc, 1));
+	store_end(&scope);
+	return whom;
+}
+
+/*
+ * Wait until every transaction of this database that runs now is over, by
+ * commits and looks; none of the caller's may hold anything.
+ */
+void
+steps_await_transactions(waiting_fn waiting, void *arg)
+{
+	VirtualTransactionId *running;
+	int			nrunning;
+	bool		told = false;
+
+	running = GetCurrentVirtualXIDs(InvalidTransactionId, false, false,
+									PROC_IS_AUTOVACUUM | PROC_IN_VACUUM, &nrunning);
+	for (int i = 0; i < nrunning; i++)
+	{
+		long		ms = LOOK_MIN_MS;
+
+		while (!VirtualXactLock(running[i], false))
+		{
+			/* Most are gone by the second look, and not worth a word. */
+			if (ms >= LOOK_MIN_MS * 8 && ms < LOOK_MIN_MS * 16)
+			{
+				waiting(describe_transaction(&running[i]), arg);
+				told = true;
+			}
+			steps_commit();
+			steps_sleep(ms);
+			ms = Min(ms * 2, LOOK_MAX_MS);
+			steps_commit();
+		}
+	}
+	pfree(running);
+	if (told)
+		waiting(NULL, arg);
+	steps_commit();
+}
+
+/* How many bytes the standby that is furthest behind has to replay */
+static int64
+standby_lag(void)
+{
+	OwnerScope	scope;
+	int64		lag = 0;
+	bool		isnull = true;
+
+	store_begin(&scope);
+	if (store_execute("SELECT max(pg_current_wal_lsn() - replay_lsn)::bigint"
+					  " FROM pg_stat_replication WHERE state IN ('streaming', 'catchup')",
+					  0, NULL) > 0)
+		lag = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+										  1, &isnull));
+	store_end(&scope);
+	return isnull ? 0 : lag;
+}
+
+/* Wait while a standby is further behind than envelope.maintenance_max_lag. */
+void
+steps_throttle(void)
+{
+	if (envelope_maintenance_max_lag < 0)
+		return;
+	while (standby_lag() > (int64) envelope_maintenance_max_lag * 1024)
+	{
+		steps_commit();
+		steps_sleep(LAG_LOOK_MS);
+	}
+	steps_commit();
+}
+
+/* The lock that whoever works on something of a table of ours holds */
+static void
+set_tag(LOCKTAG *tag, const char *table, const char *name)
+{
+	uint64		hash = hash_bytes_extended((const unsigned char *) name, strlen(name), 0);
+
+	SET_LOCKTAG_OBJECT(*tag, MyDatabaseId, catalog_relation(table),
+					   (uint32) hash, (uint16) (hash >> 32));
+}
+
+static bool
+try_lock(const char *table, const char *name, bool session)
+{
+	LOCKTAG		tag;
+
+	set_tag(&tag, table, name);
+	return LockAcquire(&tag, ExclusiveLock, session, true) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+static void
+unlock(const char *table, const char *name)
+{
+	LOCKTAG		tag;
+
+	set_tag(&tag, table, name);
+	LockRelease(&tag, ExclusiveLock, true);
+}
+
+/*
+ * Try to be the only one to rotate or destroy keys of a tenant (in the
+ * server's encoding), until steps_unlock_tenant, or for this transaction.
+ */
+bool
+steps_lock_tenant(const char *tenant, bool session)
+{
+	return try_lock("tenant_keys", tenant, session);
+}
+
+void
+steps_unlock_tenant(const char *tenant)
+{
+	unlock("tenant_keys", tenant);
+}
+
+/* The same for a KEK that is rotated */
+bool
+steps_lock_kek(const char *kek)
+{
+	return try_lock("keks", kek, true);
+}
+
+void
+steps_unlock_kek(const char *kek)
+{
+	unlock("keks", kek);
+}
+
+/* The same for maintenance */
+bool
+steps_lock_maintenance(void)
+{
+	return try_lock("rotations", "", true);
+}
+
+void
+steps_unlock_maintenance(void)
+{
+	unlock("rotations", "");
+}

@@ -1,0 +1,82 @@
+/*-------------------------------------------------------------------------
+ *
+ * sweep.h
+ *	  Going through stored values: re-encrypting them, and looking for keys.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ENVELOPE_SWEEP_H
+#define ENVELOPE_SWEEP_H
+
+#include "access/tableam.h"
+#include "lib/stringinfo.h"
+#include "storage/block.h"
+
+/* A key whose values are looked for */
+typedef struct SweepKey
+{
+	int64		key_id;			/* the hash key */
+	char	   *tenant;			/* UTF-8 */
+	int64		rows;			/* re-encrypted */
+	int64		hits;			/* found by a scan */
+	char	   *where;			/* the first place it was found in */
+}			SweepKey;
+
+/* What is left to do of a table */
+typedef struct SweepTable
+{
+	Oid			relid;
+	BlockNumber next;			/* where the next batch begins */
+	BlockNumber end;			/* InvalidBlockNumber: not begun */
+	BlockNumber skipped_from;	/* rows that others had locked */
+	BlockNumber skipped_to;
+}			SweepTable;
+
+/* A set of keys, and what has been seen of their values */
+typedef struct Sweep
+{
+	MemoryContext context;
+	HTAB	   *keys;
+	int64		seen;			/* rows */
+	int64		estimated;		/* rows of all tables, as far as is known */
+	int64		rows;			/* re-encrypted */
+	int64		skipped;		/* rows that others had locked, at the moment */
+	int64		unreadable;		/* values that do not open */
+	char	   *unreadable_where;	/* the first of them */
+	StringInfoData columns;		/* of the last scan, elements of a JSON array */
+	int64		hits;			/* of the last scan */
+}			Sweep;
+
+/* Which columns a scan looks at */
+typedef enum SweepScope
+{
+	SWEEP_REGISTERED,
+	SWEEP_ALL_BYTEA
+}			SweepScope;
+
+extern Sweep * sweep_create(MemoryContext context);
+extern void sweep_add_key(Sweep * sweep, int64 key_id, const char *tenant);
+extern SweepTable * sweep_tables(Sweep * sweep, int *ntables);
+extern void sweep_name_triggers(const SweepTable * tables, int ntables);
+
+extern bool sweep_batch(Sweep * sweep, SweepTable * table, int batch_size);
+extern void sweep_whole(Sweep * sweep, SweepTable * table);
+
+extern void sweep_begin_scan(Sweep * sweep);
+extern void sweep_scan(Sweep * sweep, Oid relid, SweepScope scope);
+extern Oid *sweep_scan_tables(SweepScope scope, int *ntables);
+
+extern char *sweep_table_name(Relation rel);
+
+/* The table's owner, for work on it */
+typedef struct TableScope
+{
+	Oid			user;
+	int			sec_context;
+	int			guc_level;
+}			TableScope;
+
+extern void table_scope_begin(TableScope * scope, Oid owner);
+extern void table_scope_end(TableScope * scope);
+
+#endif							/* ENVELOPE_SWEEP_H */

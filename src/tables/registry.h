@@ -1,0 +1,45 @@
+/*-------------------------------------------------------------------------
+ *
+ * registry.h
+ *	  Where sealed values are stored.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ENVELOPE_REGISTRY_H
+#define ENVELOPE_REGISTRY_H
+
+#include "executor/tuptable.h"
+#include "nodes/execnodes.h"
+#include "utils/rel.h"
+
+/* A column of sealed values */
+typedef struct SealedColumn
+{
+	AttrNumber	column;
+	AttrNumber	tenant;
+	char	   *context;		/* server encoding; NULL: an expression is */
+	Node	   *expression;		/* over the row, whose varno is 1 */
+	ExprState  *state;			/* of the expression, when prepared */
+	bool		guarded;		/* its trigger is there and fires always */
+}			SealedColumn;
+
+/* The columns of sealed values of a table that has storage */
+typedef struct SealedTable
+{
+	Oid			relid;
+	int			ncolumns;
+	SealedColumn columns[FLEXIBLE_ARRAY_MEMBER];
+}			SealedTable;
+
+extern List *registry_tables(void);
+extern SealedTable * registry_read(Relation rel);
+extern void registry_check(void);
+extern bool sealed_value_key(Datum value, int64 *key_id);
+extern const char *registry_context(SealedColumn * column, TupleTableSlot *slot,
+									EState *estate, size_t *len);
+
+extern void registry_add(Oid relid, const char *column, const char *tenant,
+						 const char *context, const char *expression);
+extern void registry_remove(Oid relid, const char *column);
+
+#endif							/* ENVELOPE_REGISTRY_H */
