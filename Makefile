@@ -50,6 +50,7 @@ OBJS = \
 	src/tables/protection.o \
 	src/tables/registry.o \
 	src/tables/seal.o \
+	src/tables/search.o \
 	src/tables/substitute.o \
 	src/tables/term.o \
 	src/tables/value.o
@@ -59,7 +60,7 @@ PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-i
 SHLIB_LINK = -lcrypto
 
 # In sql/ and expected/; the server must preload the library.
-REGRESS = setup fields keks_tenants guard session transactions usage doctor faults privileges databases protect protected_reads
+REGRESS = setup fields keks_tenants guard session transactions usage doctor faults privileges databases protect protected_reads protected_search
 # The same, on a server that does not preload it.
 REGRESS_NOPRELOAD = nopreload
 # In test/isolation/specs and test/isolation/expected.

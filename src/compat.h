@@ -19,6 +19,7 @@
 #include "access/genam.h"
 #include "catalog/pg_class.h"
 #include "executor/executor.h"
+#include "nodes/parsenodes.h"
 #include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/wait_event.h"
@@ -181,6 +182,42 @@ process_keep_out_of_core_files(void)
 {
 #ifdef __linux__
 	(void) prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+#endif
+}
+
+/*
+ * Let the outer joins that null a Var null another too.  Before PostgreSQL 16
+ * Vars do not tell.
+ */
+static inline void
+var_add_nulling(Var *var, const Var *nulled)
+{
+#if PG_VERSION_NUM >= 160000
+	var->varnullingrels = bms_union(var->varnullingrels, nulled->varnullingrels);
+#endif
+}
+
+/*
+ * Where the condition of a MERGE is, if not in its join tree, as PostgreSQL 17
+ * has it.  NULL where nothing may be added to it, because both sides are joined
+ * in full.
+ */
+static inline Node **
+query_merge_condition(Query *query)
+{
+#if PG_VERSION_NUM >= 170000
+	ListCell   *cell;
+
+	if (query->mergeJoinCondition == NULL)
+		return NULL;
+	foreach(cell, query->mergeActionList)
+	{
+		if (lfirst_node(MergeAction, cell)->matchKind == MERGE_WHEN_NOT_MATCHED_BY_SOURCE)
+			return NULL;
+	}
+	return &query->mergeJoinCondition;
+#else
+	return NULL;
 #endif
 }
 

@@ -36,6 +36,7 @@
 
 #include "compat.h"
 #include "tables/functions.h"
+#include "tables/search.h"
 #include "tables/substitute.h"
 
 static Node *substitute(Node *node, void *context);
@@ -462,6 +463,7 @@ substitute_level(Query *query, QueryLevel * outer)
 
 	check_stack_depth();
 	query_level_init(&level, query, outer);
+	search_derive(&level);
 	result = query_tree_mutator(query, substitute, &level, 0);
 	if (result->commandType == CMD_UPDATE && target > 0 &&
 		level.protections[target - 1])
