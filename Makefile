@@ -30,12 +30,24 @@ OBJS = \
 	src/keys/memo.o \
 	src/keys/provision.o \
 	src/keys/store.o \
+	src/kms/accept.o \
+	src/kms/buffer.o \
+	src/kms/call.o \
+	src/kms/calllog.o \
+	src/kms/credential.o \
+	src/kms/endpoint.o \
 	src/kms/faults.o \
+	src/kms/http.o \
+	src/kms/json.o \
 	src/kms/local.o \
+	src/kms/options.o \
+	src/kms/profiles.o \
 	src/kms/provider.o \
 	src/kms/queue.o \
 	src/kms/retry.o \
 	src/kms/stats.o \
+	src/kms/vault.o \
+	src/kms/vault_credentials.o \
 	src/kms/worker.o \
 	src/lifecycle/flip.o \
 	src/lifecycle/privileges.o \
@@ -57,7 +69,7 @@ OBJS = \
 
 PG_CPPFLAGS = -I$(srcdir)/src
 PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
-SHLIB_LINK = -lcrypto
+SHLIB_LINK = -lcurl -ljansson -lcrypto
 
 # In sql/ and expected/; the server must preload the library.
 REGRESS = setup fields keks_tenants guard session transactions usage doctor faults privileges databases protect protected_reads protected_search

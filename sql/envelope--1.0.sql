@@ -530,13 +530,15 @@ COMMENT ON FUNCTION envelope.get_cache_stats() IS 'counters of the cache since t
 
 CREATE FUNCTION envelope.list_kms_stats(OUT kek text, OUT operation text, OUT calls bigint,
 	OUT ok bigint, OUT denied bigint, OUT unreachable bigint, OUT corrupt bigint,
-	OUT misconfigured bigint, OUT waits bigint, OUT p50_ms double precision,
-	OUT p99_ms double precision) RETURNS SETOF record
+	OUT misconfigured bigint, OUT retries bigint, OUT throttled bigint, OUT refused bigint,
+	OUT waits bigint, OUT p50_ms double precision, OUT p99_ms double precision)
+	RETURNS SETOF record
 	LANGUAGE c VOLATILE STRICT ROWS 10 AS 'MODULE_PATHNAME', 'envelope_kms_stats';
 COMMENT ON FUNCTION envelope.list_kms_stats() IS 'KMS calls by KEK and operation since the server started';
 
 CREATE FUNCTION envelope.list_kek_outcomes(OUT kek text, OUT outcome text, OUT since timestamptz,
-	OUT detail text) RETURNS SETOF record
+	OUT detail text, OUT refused_until timestamptz, OUT credential_expires timestamptz)
+	RETURNS SETOF record
 	LANGUAGE c VOLATILE STRICT ROWS 10 AS 'MODULE_PATHNAME', 'envelope_kek_outcomes';
 COMMENT ON FUNCTION envelope.list_kek_outcomes() IS 'how the last KMS call of each KEK ended';
 
@@ -560,6 +562,7 @@ COMMENT ON VIEW envelope.kms_stats IS 'KMS calls by KEK and operation since the 
 
 CREATE VIEW envelope.status AS
 	SELECT k.name AS kek, k.uri, k.is_default, o.outcome, o.since, o.detail,
+		o.refused_until, o.credential_expires,
 		(SELECT pg_catalog.count(*) FROM envelope.tenants t
 			WHERE t.kek = k.name AND t.state <> 'destroyed') AS tenants,
 		(SELECT pg_catalog.jsonb_object_agg(v.version, v.keys)
@@ -569,7 +572,7 @@ CREATE VIEW envelope.status AS
 				GROUP BY 1) v) AS keys_by_version
 	FROM envelope.keks k
 	LEFT JOIN envelope.list_kek_outcomes() o ON o.kek = k.name;
-COMMENT ON VIEW envelope.status IS 'KEKs: how the last KMS call ended and since when calls end so, and how many keys each version has wrapped';
+COMMENT ON VIEW envelope.status IS 'KEKs: how the last KMS call ended and since when calls end so, until when calls are refused, when the credential expires, and how many keys each version has wrapped';
 
 CREATE VIEW envelope.rotation_progress AS
 	SELECT r.rotation_id, r.kind, r.tenant_id, r.kek, r.phase, p.relation,

@@ -27,6 +27,9 @@ int			envelope_kms_timeout = 5000;
 int			envelope_kms_connections = 64;
 char	   *envelope_local_kek_directory = NULL;
 char	   *envelope_local_kek_faults = NULL;
+char	   *envelope_credentials_file = NULL;
+char	   *envelope_ca_file = NULL;
+bool		envelope_log_kms_calls = false;
 char	   *envelope_tenant = NULL;
 int			envelope_unreadable = UNREADABLE_ERROR;
 bool		envelope_allow_drop_extension = false;
@@ -118,6 +121,30 @@ settings_define(void)
 							   "",
 							   PGC_SIGHUP, GUC_SUPERUSER_ONLY | GUC_NOT_IN_SAMPLE,
 							   kek_faults_check, NULL, NULL);
+
+	DefineCustomStringVariable("envelope.credentials_file",
+							   "Sets the file of the credential profiles that KEKs name.",
+							   "It must belong to the server's user with mode 0600, or to root with mode 0640.",
+							   &envelope_credentials_file,
+							   "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+
+	DefineCustomStringVariable("envelope.ca_file",
+							   "Sets the file of the certificates by which the TLS of a KMS is verified.",
+							   "Empty means what the system trusts.",
+							   &envelope_ca_file,
+							   "",
+							   PGC_SIGHUP, GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("envelope.log_kms_calls",
+							 "Logs each call of a KMS.",
+							 "One line in JSON, with who caused it, how it ended and the KMS's own request id.",
+							 &envelope_log_kms_calls,
+							 false,
+							 PGC_SIGHUP, 0,
+							 NULL, NULL, NULL);
 
 	DefineCustomStringVariable("envelope.tenant",
 							   "Binds the session to one tenant.",

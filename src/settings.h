@@ -22,6 +22,9 @@ extern int	envelope_kms_timeout;	/* milliseconds */
 extern int	envelope_kms_connections;
 extern char *envelope_local_kek_directory;
 extern char *envelope_local_kek_faults;
+extern char *envelope_credentials_file;
+extern char *envelope_ca_file;
+extern bool envelope_log_kms_calls;
 extern char *envelope_tenant;
 extern int	envelope_unreadable;	/* UnreadableMode */
 extern bool envelope_allow_drop_extension;

@@ -152,10 +152,10 @@ envelope_kms_stats(PG_FUNCTION_ARGS)
 		KekStats   *kek = &keks[i / KMS_OPERATIONS];
 		int			op = i % KMS_OPERATIONS;
 		KmsOperationStats *stats = &kek->operations[op];
-		Datum		values[11];
-		bool		nulls[11] = {false};
+		Datum		values[14];
+		bool		nulls[14] = {false};
 
-		if (stats->calls == 0 && stats->waits == 0)
+		if (stats->calls == 0 && stats->waits == 0 && stats->refused == 0)
 			continue;
 		values[0] = CStringGetTextDatum(kek->kek);
 		values[1] = CStringGetTextDatum(kms_operation_name((KmsOperation) op));
@@ -165,9 +165,12 @@ envelope_kms_stats(PG_FUNCTION_ARGS)
 		values[5] = Int64GetDatum((int64) stats->outcomes[KMS_UNREACHABLE]);
 		values[6] = Int64GetDatum((int64) stats->outcomes[KMS_CORRUPT]);
 		values[7] = Int64GetDatum((int64) stats->outcomes[KMS_MISCONFIGURED]);
-		values[8] = Int64GetDatum((int64) stats->waits);
-		values[9] = quantile(stats, 0.5, &nulls[9]);
-		values[10] = quantile(stats, 0.99, &nulls[10]);
+		values[8] = Int64GetDatum((int64) stats->retries);
+		values[9] = Int64GetDatum((int64) stats->throttled);
+		values[10] = Int64GetDatum((int64) stats->refused);
+		values[11] = Int64GetDatum((int64) stats->waits);
+		values[12] = quantile(stats, 0.5, &nulls[12]);
+		values[13] = quantile(stats, 0.99, &nulls[13]);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;
@@ -187,8 +190,8 @@ envelope_kek_outcomes(PG_FUNCTION_ARGS)
 	keks = kms_stats_of_database(MyDatabaseId, &nkeks);
 	for (int i = 0; i < nkeks; i++)
 	{
-		Datum		values[4];
-		bool		nulls[4] = {false};
+		Datum		values[6];
+		bool		nulls[6] = {false};
 
 		if (!keks[i].has_outcome)
 			continue;
@@ -197,6 +200,10 @@ envelope_kek_outcomes(PG_FUNCTION_ARGS)
 		values[2] = TimestampTzGetDatum(keks[i].since);
 		nulls[3] = keks[i].detail[0] == '\0';
 		values[3] = CStringGetTextDatum(keks[i].detail);
+		nulls[4] = keks[i].refused_until <= GetCurrentTimestamp();
+		values[4] = TimestampTzGetDatum(keks[i].refused_until);
+		nulls[5] = keks[i].credential_expires == 0;
+		values[5] = TimestampTzGetDatum(keks[i].credential_expires);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

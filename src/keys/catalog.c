@@ -342,6 +342,8 @@ copy_wrapped(HeapTuple tuple, TupleDesc desc, void *arg)
 
 	copy_key(tuple, desc, wrapped->row);
 	copy_utf8(tuple, desc, Anum_tenant_keys_kek, request->kek, sizeof(request->kek));
+	copy_utf8(tuple, desc, Anum_tenant_keys_kek_version, request->kek_version,
+			  sizeof(request->kek_version));
 	request->wrapped_len = copy_bytes(tuple, desc, Anum_tenant_keys_wrapped_dek,
 									  request->wrapped, sizeof(request->wrapped));
 	if (copy_bytes(tuple, desc, Anum_tenant_keys_key_check,

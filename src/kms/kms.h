@@ -67,6 +67,7 @@ typedef struct KmsRequest
 	char		kek[KEK_NAME_MAX];
 	char		uri[KEK_URI_MAX];
 	char		options[KEK_OPTIONS_MAX];	/* a JSON object */
+	char		kek_version[KEK_VERSION_MAX];	/* to unwrap: what wrapped it */
 	uint8		key_check[KEY_CHECK_BYTES]; /* to unwrap */
 	int			wrapped_len;	/* to unwrap */
 	uint8		wrapped[WRAPPED_DEK_MAX];
@@ -75,6 +76,10 @@ typedef struct KmsRequest
 	char		target_kek[KEK_NAME_MAX];
 	char		target_uri[KEK_URI_MAX];
 	char		target_options[KEK_OPTIONS_MAX];
+
+	/* For the log of calls: whose session asks, where */
+	char		role[NAMEDATALEN];
+	char		database_name[NAMEDATALEN];
 } KmsRequest;
 
 /* What the caller gets; the caller wipes it */
@@ -91,12 +96,27 @@ typedef struct KmsReply
 	uint8		wrapped[WRAPPED_DEK_MAX];
 } KmsReply;
 
+/* What else is known of an answer that is not ok */
+typedef enum KmsHint
+{
+	HINT_NONE,
+	HINT_THROTTLED,				/* unreachable, since asked too often */
+	HINT_TIMED_OUT,				/* unreachable, since nothing came */
+	HINT_REFUSED,				/* unreachable lately, so not asked at all */
+	HINT_CREDENTIAL_DEAD,		/* the KMS does not take the credential */
+	HINT_CREDENTIAL_DOUBTED		/* denied, or else that */
+}			KmsHint;
+
+#define KMS_REQUEST_ID_MAX	128
+
 /* What a provider makes of the KMS's answer; the worker wipes it */
 typedef struct KmsAnswer
 {
 	KmsOutcome	outcome;
+	KmsHint		hint;
 	char		detail[KMS_DETAIL_MAX];
-	Dek			dek;			/* to wrap, it is set before */
+	char		request_id[KMS_REQUEST_ID_MAX]; /* the KMS's own */
+	Dek			dek;			/* generated or unwrapped */
 	char		kek_version[KEK_VERSION_MAX];	/* generated or wrapped */
 	int			wrapped_len;
 	uint8		wrapped[WRAPPED_DEK_MAX];

@@ -11,7 +11,8 @@
  *
  * by AES-256-GCM, with a label, N, key id and tenant as additional data.
  *
- * The files are read for every call and not kept, so that a file that is taken
+ * Nothing is sent anywhere, so that what other providers parse is made here in
+ * its place.  The files are read for every call and not kept, so that a file that is taken
  * away or put back counts at once.  They are refused unless they belong to the
  * server's user alone and lie outside the data directory: a backup of the
  * database must not hold them.  What is wrong with one is told by its name and
@@ -46,18 +47,9 @@
 
 static const char *const no_options[] = {NULL};
 
-static void fail(KmsAnswer *answer, KmsOutcome outcome, const char *fmt,...) pg_attribute_printf(3, 4);
-
-static void
-fail(KmsAnswer *answer, KmsOutcome outcome, const char *fmt,...)
-{
-	va_list		args;
-
-	answer->outcome = outcome;
-	va_start(args, fmt);
-	vsnprintf(answer->detail, sizeof(answer->detail), fmt, args);
-	va_end(args);
-}
+/* Say why there is no key. */
+#define fail(answer, outcome, ...) \
+	answer_set(answer, outcome, HINT_NONE, __VA_ARGS__)
 
 /* NAME: letters, digits, underscores and hyphens */
 static bool
@@ -246,25 +238,25 @@ read_kek(const char *name, int version, uint8 *kek, KmsAnswer *answer)
 
 /* Write the additional data; returns its length. */
 static size_t
-make_aad(const KmsRequest *request, int version, uint8 *aad)
+make_aad(const KmsTask * task, int version, uint8 *aad)
 {
 	size_t		len = sizeof(AAD_LABEL) - 1;
-	size_t		tenant_len = strlen(request->tenant);
+	size_t		tenant_len = strlen(task->tenant);
 
 	memcpy(aad, AAD_LABEL, len);
 	bytes_put_u32(aad + len, (uint32) version);
 	len += 4;
-	bytes_put_u64(aad + len, (uint64) request->key_id);
+	bytes_put_u64(aad + len, (uint64) task->key_id);
 	len += 8;
 	bytes_put_u32(aad + len, (uint32) tenant_len);
 	len += 4;
-	memcpy(aad + len, request->tenant, tenant_len);
+	memcpy(aad + len, task->tenant, tenant_len);
 	return len + tenant_len;
 }
 
-/* Wrap answer->dek. */
 static void
-local_wrap(const char *name, const KmsRequest *request, KmsAnswer *answer)
+local_wrap(const char *name, const KmsTask * task, const Dek *dek,
+		   KmsAnswer *answer)
 {
 	uint8		kek[KEK_BYTES];
 	uint8		aad[AAD_MAX];
@@ -280,7 +272,7 @@ local_wrap(const char *name, const KmsRequest *request, KmsAnswer *answer)
 	answer->wrapped_len = WRAPPED_BYTES;
 	snprintf(answer->kek_version, sizeof(answer->kek_version), "%d", version);
 
-	if (dek_wrap(kek, &answer->dek, aad, make_aad(request, version, aad),
+	if (dek_wrap(kek, dek, aad, make_aad(task, version, aad),
 				 iv, body, body + DEK_BYTES))
 		answer->outcome = KMS_OK;
 	else
@@ -289,25 +281,25 @@ local_wrap(const char *name, const KmsRequest *request, KmsAnswer *answer)
 }
 
 static void
-local_generate(const char *name, const KmsRequest *request, KmsAnswer *answer)
+local_generate(const char *name, const KmsTask * task, KmsAnswer *answer)
 {
 	if (dek_generate(&answer->dek))
-		local_wrap(name, request, answer);
+		local_wrap(name, task, &answer->dek, answer);
 	else
 		fail(answer, KMS_UNREACHABLE, "could not draw a data key");
 }
 
 static void
-local_unwrap(const char *name, const KmsRequest *request, KmsAnswer *answer)
+local_unwrap(const char *name, const KmsTask * task, KmsAnswer *answer)
 {
 	uint8		kek[KEK_BYTES];
 	uint8		aad[AAD_MAX];
-	const uint8 *wrapped = request->wrapped;
+	const uint8 *wrapped = task->wrapped;
 	const uint8 *iv = wrapped + WRAPPED_HEADER;
 	const uint8 *body = iv + WRAP_IV_BYTES;
 	uint32		version;
 
-	if (request->wrapped_len != WRAPPED_BYTES || wrapped[0] != WRAPPED_FORMAT)
+	if (task->wrapped_len != WRAPPED_BYTES || wrapped[0] != WRAPPED_FORMAT)
 	{
 		fail(answer, KMS_CORRUPT, "the data key was not wrapped by a local KEK");
 		return;
@@ -323,7 +315,7 @@ local_unwrap(const char *name, const KmsRequest *request, KmsAnswer *answer)
 	if (!read_kek(name, (int) version, kek, answer))
 		return;
 	if (dek_unwrap(kek, iv, body, body + DEK_BYTES,
-				   aad, make_aad(request, (int) version, aad), &answer->dek))
+				   aad, make_aad(task, (int) version, aad), &answer->dek))
 		answer->outcome = KMS_OK;
 	else
 		fail(answer, KMS_CORRUPT,
@@ -332,11 +324,25 @@ local_unwrap(const char *name, const KmsRequest *request, KmsAnswer *answer)
 	secret_wipe(kek, sizeof(kek));
 }
 
-static void
-local_answer(const KmsRequest *request, KmsAnswer *answer)
+/* Nothing is sent: a fault may hold the answer back. */
+static bool
+local_build(const KmsTask * tasks, int ntasks, const Credential * credential,
+			HttpRequest * request, KmsAnswer *answer)
 {
-	const char *name = kms_uri_rest(&local_provider, request->uri);
-	KekFault	fault = kek_fault_of(request->kek);
+	KekFault	fault = kek_fault_of(tasks[0].kek);
+
+	request->delay_ms = fault.stalled ? -1 : fault.delay_ms;
+	return true;
+}
+
+static void
+local_parse(const KmsTask * tasks, int ntasks, const HttpReply * reply,
+			KmsAnswer *answers)
+{
+	const		KmsTask *task = &tasks[0];
+	KmsAnswer  *answer = &answers[0];
+	const char *name = kms_uri_rest(&local_provider, task->uri);
+	KekFault	fault = kek_fault_of(task->kek);
 
 	if (fault.unreachable)
 		fail(answer, KMS_UNREACHABLE, "unreachable by envelope.local_kek_faults");
@@ -346,28 +352,21 @@ local_answer(const KmsRequest *request, KmsAnswer *answer)
 		fail(answer, KMS_CORRUPT, "corrupt by envelope.local_kek_faults");
 	else if (check_directory(answer))
 	{
-		if (request->operation == KMS_GENERATE)
-			local_generate(name, request, answer);
-		else if (request->operation == KMS_WRAP)
-			local_wrap(name, request, answer);
+		if (task->operation == KMS_GENERATE)
+			local_generate(name, task, answer);
+		else if (task->operation == KMS_WRAP)
+			local_wrap(name, task, task->dek, answer);
 		else
-			local_unwrap(name, request, answer);
+			local_unwrap(name, task, answer);
 	}
-}
-
-static int
-local_delay_ms(const KmsRequest *request)
-{
-	KekFault	fault = kek_fault_of(request->kek);
-
-	return fault.stalled ? -1 : fault.delay_ms;
 }
 
 const KmsProvider local_provider = {
 	.scheme = "local://",
 	.uri_form = "local://NAME",
 	.options = no_options,
+	.batch_max = 1,
 	.check_uri = local_check_uri,
-	.delay_ms = local_delay_ms,
-	.answer = local_answer
+	.build = local_build,
+	.parse = local_parse
 };

@@ -40,9 +40,12 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
+#include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "storage/condition_variable.h"
 #include "storage/ipc.h"
+#include "utils/builtins.h"
 #include "utils/wait_event.h"
 
 #include "compat.h"
@@ -173,6 +176,33 @@ free_slot(KmsSlot *slot)
 	slot->waiters = 0;
 }
 
+/*
+ * For the log of calls: whose session asks, and in which database.  They are
+ * looked up once, before any lock is held.
+ */
+static void
+name_caller(char *role, char *database)
+{
+	static Oid	named = InvalidOid;
+	static NameData role_name;
+	static NameData database_name;
+
+	role[0] = database[0] = '\0';
+	if (!envelope_log_kms_calls || !IsTransactionState())
+		return;
+	if (named != GetSessionUserId())
+	{
+		char	   *name = GetUserNameFromId(GetSessionUserId(), true);
+
+		namestrcpy(&role_name, name ? name : "");
+		name = get_database_name(MyDatabaseId);
+		namestrcpy(&database_name, name ? name : "");
+		named = GetSessionUserId();
+	}
+	strlcpy(role, NameStr(role_name), NAMEDATALEN);
+	strlcpy(database, NameStr(database_name), NAMEDATALEN);
+}
+
 /* Find a slot in which the same is asked for; the lock is held. */
 static int
 find_same(const KmsRequest *request)
@@ -233,7 +263,10 @@ enter_slot(const KmsRequest *request, int64 deadline, int waiters)
 {
 	int			index;
 	KmsSlot    *slot;
+	char		role[NAMEDATALEN];
+	char		database[NAMEDATALEN];
 
+	name_caller(role, database);
 	LWLockAcquire(queue_lock(), LW_EXCLUSIVE);
 	index = find_same(request);
 	if (index != NO_SLOT)
@@ -251,6 +284,8 @@ enter_slot(const KmsRequest *request, int64 deadline, int waiters)
 		slot->ticket = queue->next_ticket++;
 		slot->deadline = deadline;
 		slot->request = *request;
+		strlcpy(slot->request.role, role, sizeof(slot->request.role));
+		strlcpy(slot->request.database_name, database, sizeof(slot->request.database_name));
 	}
 	if (index != NO_SLOT && waiters > 0)
 		held[nheld++] = index;

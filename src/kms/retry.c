@@ -33,18 +33,24 @@
 
 static const RetryPolicy foreground = {
 	.attempts = 3,
+	.connect_ms = 1000,
 	.attempt_ms = 2000,
 	.whole_ms = 5000,
 	.backoff_ms = 50,
-	.backoff_max_ms = 1000
+	.backoff_max_ms = 1000,
+	.throttled_ms = 500,
+	.throttled_max_ms = 2000
 };
 
 static const RetryPolicy background = {
 	.attempts = 5,
+	.connect_ms = 3000,
 	.attempt_ms = 5000,
 	.whole_ms = 30000,
 	.backoff_ms = 50,
-	.backoff_max_ms = 1000
+	.backoff_max_ms = 1000,
+	.throttled_ms = 1000,
+	.throttled_max_ms = 20000
 };
 
 typedef struct Denial
@@ -71,11 +77,12 @@ retry_policy(KmsPriority priority)
  * How long to wait after so many attempts, in ms.
  */
 int
-retry_backoff_ms(const RetryPolicy *policy, int attempts_made)
+retry_backoff_ms(const RetryPolicy *policy, int attempts_made, bool throttled)
 {
-	int64		bound = (int64) policy->backoff_ms << Min(attempts_made - 1, 16);
+	int64		bound = throttled ? policy->throttled_ms : policy->backoff_ms;
 
-	bound = Min(bound, policy->backoff_max_ms);
+	bound <<= Min(Max(attempts_made - 1, 0), 16);
+	bound = Min(bound, throttled ? policy->throttled_max_ms : policy->backoff_max_ms);
 	return (int) pg_prng_uint64_range(&pg_global_prng_state, 0, bound);
 }
 

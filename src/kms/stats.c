@@ -86,12 +86,11 @@ latency_bucket(double latency_ms)
 }
 
 /*
- * Count a call that asked this KEK.  True where the KEK's outcome is another than that of the call
+ * Count a call.  True where the KEK's outcome is another than that of the call
  * before, so that it is worth a line in the log.
  */
 bool
-kms_stats_count_call(const KmsRequest *request, const char *kek,
-					 KmsOutcome outcome, const char *detail, double latency_ms)
+kms_stats_count_call(const KmsRequest *request, const KmsCallEnd * end)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	KekStats   *place;
@@ -99,19 +98,31 @@ kms_stats_count_call(const KmsRequest *request, const char *kek,
 	bool		changed;
 
 	LWLockAcquire(shmem_lock(ENVELOPE_LOCK_STATS), LW_EXCLUSIVE);
-	place = stats_of(request->database, kek);
+	place = stats_of(request->database, end->kek);
 	operation = &place->operations[request->operation];
-	operation->calls++;
-	operation->outcomes[outcome]++;
-	operation->latencies[latency_bucket(latency_ms)]++;
+	if (end->hint == HINT_REFUSED)
+		operation->refused++;
+	else
+	{
+		operation->calls++;
+		operation->outcomes[end->outcome]++;
+		operation->latencies[latency_bucket(end->latency_ms)]++;
+		operation->retries += end->retry ? 1 : 0;
+		operation->throttled += end->hint == HINT_THROTTLED ? 1 : 0;
+	}
+	place->refused_until = end->refused_ms > 0 ?
+		TimestampTzPlusMilliseconds(now, end->refused_ms) : 0;
+	place->credential_expires = end->credential_ms >= 0 ?
+		TimestampTzPlusMilliseconds(now, end->credential_ms) : 0;
 
 	/* The first call is worth a line only if it fails. */
-	changed = place->has_outcome ? place->outcome != outcome : outcome != KMS_OK;
+	changed = place->has_outcome ? place->outcome != end->outcome : end->outcome != KMS_OK;
 	if (changed || !place->has_outcome)
 		place->since = now;
 	place->has_outcome = true;
-	place->outcome = outcome;
-	strlcpy(place->detail, outcome == KMS_OK ? "" : detail, sizeof(place->detail));
+	place->outcome = end->outcome;
+	strlcpy(place->detail, end->outcome == KMS_OK ? "" : end->detail,
+			sizeof(place->detail));
 	LWLockRelease(shmem_lock(ENVELOPE_LOCK_STATS));
 	return changed;
 }

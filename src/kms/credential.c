@@ -1,0 +1,575 @@
+/*-------------------------------------------------------------------------
+ *
+ * credential.c
+ *	  The worker's credentials: had when first needed, and renewed ahead.
+ *
+ * There is an entry for each credential that a KEK has needed lately.  It is
+ * had by a fetch, a few requests one after the other (kms/aws_credentials.c and
+ * its likes say which), beside everything else that the worker does.  It is
+ * renewed before it expires, while calls go on with the one there is; so a call
+ * waits only for the first.  Where a renewal fails it is tried again, less and
+ * less often, and the old one is used for as long as it lives.
+ *
+ * A credential made from files is made anew when one of these has changed,
+ * which is looked at once a second while it is used: what counts is which file
+ * the path leads to, so that a link that is pointed elsewhere counts as well.
+ * The same after SIGHUP.
+ *
+ * When a KMS does not take a credential, the entry has none until it has been
+ * had anew, or was confirmed by whoever issued it.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <sys/stat.h>
+
+#include "common/pg_prng.h"
+
+#include "compat.h"
+#include "crypto/secret.h"
+#include "kms/credential.h"
+#include "kms/provider.h"
+
+#define FETCH_CONNECT_MS	3000
+#define FETCH_ATTEMPT_MS	5000
+/* A metadata service answers at once, or there is none. */
+#define METADATA_MS			1000
+
+#define RETRY_MS			1000
+#define RETRY_MAX_MS		60000
+/* Nobody has used it for so long: it is not renewed, but forgotten. */
+#define IDLE_MS				(24 * 3600 * 1000L)
+/* Files are looked at so often. */
+#define LOOK_MS				1000
+/* Confirmed so lately, a credential is not doubted again. */
+#define CONFIRMED_MS		10000
+
+#define FILES_MAX			6
+
+typedef struct WatchedFile
+{
+	char		path[MAXPGPATH];
+	struct stat was;			/* st_ino 0: not there */
+}			WatchedFile;
+
+struct CredentialEntry
+{
+	CredentialEntry *next;
+	CredentialKey key;
+
+	bool		usable;			/* current may be shown to the KMS */
+	Credential	current;
+	uint64		version;		/* counts what was had */
+	int64		expires_at;		/* boottime_ms(); PG_INT64_MAX: never */
+	int64		renew_at;
+	int64		confirmed_at;
+	int64		used_at;
+
+	bool		fetching;
+	CredentialFetch fetch;
+	HttpExchange exchange;
+	int			failures;		/* in a row */
+	int64		retry_at;
+	KmsOutcome	outcome;		/* of the last that failed */
+	char		detail[KMS_DETAIL_MAX];
+
+	int			nfiles;
+	WatchedFile files[FILES_MAX];
+	int64		look_at;
+};
+
+static CredentialEntry * entries = NULL;
+
+/* The entry whose fetch is being moved on; its files are watched */
+static CredentialEntry * fetching_entry = NULL;
+
+/* A variable of the server's environment; NULL where it is not set or empty */
+const char *
+environment(const char *name)
+{
+	const char *value = getenv(name);
+
+	return value && value[0] ? value : NULL;
+}
+
+void
+credential_reset(Credential * credential)
+{
+	buffer_reset(&credential->access_key);
+	buffer_reset(&credential->secret_key);
+	buffer_reset(&credential->token);
+	buffer_reset(&credential->client_cert);
+	buffer_reset(&credential->client_key);
+	buffer_reset(&credential->ca_file);
+	buffer_reset(&credential->endpoint);
+	buffer_reset(&credential->name_space);
+	buffer_reset(&credential->hosts);
+	memset(credential, 0, sizeof(*credential));
+}
+
+/*
+ * May it be shown to the host of a URL?  The endpoint that it names itself may
+ * always see it.
+ */
+bool
+credential_may_go_to(const Credential * credential, const char *url)
+{
+	char		host[300];
+	char		endpoint[300];
+	const char *at = buffer_text(&credential->hosts);
+	size_t		len;
+
+	if (!url_host(url, host, sizeof(host)))
+		return false;
+	len = strlen(host);
+	if (credential->hosts.len == 0)
+		return true;
+	if (url_host(buffer_text(&credential->endpoint), endpoint, sizeof(endpoint)) &&
+		strcmp(host, endpoint) == 0)
+		return true;
+	for (; *at; at += strcspn(at, " ") + 1)
+	{
+		if (strcspn(at, " ") == len && pg_strncasecmp(at, host, len) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The fetch cannot go on. */
+void
+fetch_fail(CredentialFetch * fetch, KmsOutcome outcome, const char *fmt,...)
+{
+	va_list		args;
+
+	fetch->outcome = outcome;
+	va_start(args, fmt);
+	vsnprintf(fetch->detail, sizeof(fetch->detail), fmt, args);
+	va_end(args);
+}
+
+static void
+look_at_file(const char *path, struct stat *is)
+{
+	if (stat(path, is) != 0)
+		memset(is, 0, sizeof(*is));
+}
+
+static bool
+file_is_same(const struct stat *a, const struct stat *b)
+{
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino &&
+		a->st_size == b->st_size &&
+		a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
+		a->st_mtim.tv_nsec == b->st_mtim.tv_nsec &&
+		a->st_ctim.tv_sec == b->st_ctim.tv_sec &&
+		a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
+}
+
+/*
+ * Read a file that a credential is made from, and watch it from now on.  The
+ * problem, where there is one, names what and the errno, not the path, since
+ * whoever opens a value gets to see it.
+ */
+bool
+fetch_file(CredentialFetch * fetch, const char *path, const char *what,
+		   SecretBuffer * contents)
+{
+	CredentialEntry *entry = fetching_entry;
+
+	if (entry && entry->nfiles < FILES_MAX && strlen(path) < MAXPGPATH)
+	{
+		WatchedFile *file = &entry->files[entry->nfiles++];
+
+		strlcpy(file->path, path, sizeof(file->path));
+		look_at_file(path, &file->was);
+	}
+	buffer_reset(contents);
+	if (buffer_read_file(contents, path))
+		return true;
+	fetch_fail(fetch, KMS_MISCONFIGURED, "credentials: could not read %s: %s",
+			   what, strerror(errno));
+	return false;
+}
+
+/*
+ * Find the profile of a fetch.  NULL where it has none; false with the fetch
+ * failed where it cannot be had.
+ */
+bool
+fetch_profile(CredentialFetch * fetch, const Json * *profile)
+{
+	char		problem[256];
+
+	*profile = NULL;
+	if (fetch->key->profile[0] == '\0')
+		return true;
+	*profile = profile_find(fetch->key->profile, problem, sizeof(problem));
+	if (*profile == NULL)
+		fetch_fail(fetch, KMS_MISCONFIGURED, "credentials: %s", problem);
+	return *profile != NULL;
+}
+
+/* Take from a profile what all kinds have in common. */
+void
+fetch_take_common(CredentialFetch * fetch, const Json * profile)
+{
+	Credential *made = &fetch->made;
+	const		Json *hosts = jdoc_get(profile, "hosts");
+	const char *text;
+
+	for (size_t i = 0; i < jdoc_length(hosts); i++)
+	{
+		text = jdoc_string(jdoc_item(hosts, i));
+
+		if (text)
+			buffer_printf(&made->hosts, "%s ", text);
+	}
+	if ((text = jdoc_text(profile, "endpoint")) !=NULL)
+		buffer_set(&made->endpoint, text);
+	if ((text = jdoc_text(profile, "ca_file")) !=NULL)
+		buffer_set(&made->ca_file, text);
+	if ((text = jdoc_text(profile, "client_cert")) !=NULL)
+		buffer_set(&made->client_cert, text);
+	if ((text = jdoc_text(profile, "client_key")) !=NULL)
+		buffer_set(&made->client_key, text);
+	if ((text = jdoc_text(profile, "namespace")) !=NULL)
+		buffer_set(&made->name_space, text);
+}
+
+/*
+ * Fail a fetch for a reply that is not what was hoped for: by its status it is
+ * either a refusal or something that may pass.
+ */
+void
+fetch_foreign_reply(CredentialFetch * fetch, const HttpReply * reply, const char *what)
+{
+	if (!reply->answered)
+		fetch_fail(fetch, KMS_UNREACHABLE, "credentials: %s: %s", what, reply->problem);
+	else
+		fetch_fail(fetch, reply->status == 400 || reply->status == 401 || reply->status == 403 ||
+				   reply->status == 404 ? KMS_MISCONFIGURED : KMS_UNREACHABLE,
+				   "credentials: %s was refused with HTTP status %ld", what, reply->status);
+}
+
+static void
+end_fetch(CredentialEntry * entry)
+{
+	CredentialFetch *fetch = &entry->fetch;
+
+	http_reset(&entry->exchange);
+	credential_reset(&fetch->made);
+	buffer_reset(&fetch->scratch);
+	buffer_reset(&fetch->scratch2);
+	memset(fetch, 0, sizeof(*fetch));
+	entry->fetching = false;
+}
+
+static void
+forget_entry(CredentialEntry * entry)
+{
+	end_fetch(entry);
+	credential_reset(&entry->current);
+	free(entry);
+}
+
+/* A number of ms, up to a tenth less at random */
+static int64
+jittered(int64 ms)
+{
+	return ms - (int64) (ms / 10.0 * pg_prng_double(&pg_global_prng_state));
+}
+
+/* The fetch has ended well. */
+static void
+take_credential(CredentialEntry * entry)
+{
+	int64		now = boottime_ms();
+	int64		lifetime;
+	int64		ahead;
+
+	credential_reset(&entry->current);
+	entry->current = entry->fetch.made;
+	memset(&entry->fetch.made, 0, sizeof(entry->fetch.made));
+	end_fetch(entry);
+
+	lifetime = entry->current.lifetime_ms;
+	ahead = Min(lifetime / 3, entry->key.kind->refresh_ahead_ms);
+	entry->usable = true;
+	entry->version++;
+	entry->confirmed_at = now;
+	entry->failures = 0;
+	entry->expires_at = lifetime > 0 ? now + lifetime : PG_INT64_MAX;
+	entry->renew_at = lifetime > 0 ? now + jittered(lifetime - ahead) : PG_INT64_MAX;
+	entry->look_at = now + LOOK_MS;
+}
+
+/* The fetch has failed. */
+static void
+take_failure(CredentialEntry * entry)
+{
+	int64		wait = (int64) RETRY_MS << Min(entry->failures, 10);
+
+	entry->outcome = entry->fetch.outcome;
+	strlcpy(entry->detail, entry->fetch.detail, sizeof(entry->detail));
+	end_fetch(entry);
+	entry->failures++;
+	entry->retry_at = boottime_ms() + jittered(Min(wait, RETRY_MAX_MS));
+	if (entry->failures == 1)
+		ereport(LOG,
+				(errmsg("envelope: could not get %s credentials", entry->key.kind->name),
+				 errdetail_internal("%s", entry->detail)));
+	/* Somebody has taken it away: it must not be used any longer. */
+	if (entry->outcome == KMS_MISCONFIGURED && entry->expires_at == PG_INT64_MAX)
+		entry->usable = false;
+}
+
+/* Take the next step of a fetch. */
+static void
+advance_fetch(CredentialEntry * entry)
+{
+	CredentialFetch *fetch = &entry->fetch;
+	bool		metadata;
+
+	fetching_entry = entry;
+	http_request_reset(&entry->exchange.request);
+	switch (entry->key.kind->next(fetch, &entry->exchange.request))
+	{
+		case FETCH_DONE:
+			take_credential(entry);
+			break;
+		case FETCH_FAILED:
+			take_failure(entry);
+			break;
+		case FETCH_ASK:
+			metadata = entry->exchange.request.metadata;
+			http_run(&entry->exchange,
+					 metadata ? METADATA_MS : FETCH_CONNECT_MS,
+					 metadata ? METADATA_MS : FETCH_ATTEMPT_MS);
+			break;
+	}
+	fetching_entry = NULL;
+}
+
+static void
+begin_fetch(CredentialEntry * entry, bool doubted)
+{
+	CredentialFetch *fetch = &entry->fetch;
+
+	memset(fetch, 0, sizeof(*fetch));
+	fetch->key = &entry->key;
+	fetch->current = entry->version > 0 ? &entry->current : NULL;
+	fetch->doubted = doubted;
+	entry->fetching = true;
+	entry->nfiles = 0;
+	advance_fetch(entry);
+}
+
+/* The reply to a step of a fetch is there. */
+static void
+take_fetch_reply(CredentialEntry * entry)
+{
+	CredentialFetch *fetch = &entry->fetch;
+
+	entry->key.kind->take(fetch, &entry->exchange.reply);
+	http_reset(&entry->exchange);
+	if (fetch->outcome != KMS_OK)
+		take_failure(entry);
+	else
+		advance_fetch(entry);
+}
+
+/* Find the entry of a credential, or make one.  NULL where memory ran out. */
+CredentialEntry *
+credential_find(const CredentialKey * key)
+{
+	CredentialEntry *entry;
+
+	for (entry = entries; entry; entry = entry->next)
+	{
+		if (memcmp(&entry->key, key, sizeof(*key)) == 0)
+		{
+			entry->used_at = boottime_ms();
+			return entry;
+		}
+	}
+	entry = calloc(1, sizeof(*entry));
+	if (entry == NULL)
+		return NULL;
+	entry->key = *key;
+	entry->used_at = boottime_ms();
+	entry->expires_at = entry->renew_at = PG_INT64_MAX;
+	entry->next = entries;
+	entries = entry;
+	return entry;
+}
+
+/*
+ * Is there a credential to show?  Where there is none, it is being fetched, or
+ * could not be had a short while ago.
+ */
+CredentialState
+credential_state(CredentialEntry * entry)
+{
+	int64		now = boottime_ms();
+
+	if (entry->usable && now >= entry->expires_at)
+		entry->usable = false;
+	if (entry->usable)
+		return CREDENTIAL_READY;
+	if (!entry->fetching && (entry->failures == 0 || now >= entry->retry_at))
+		begin_fetch(entry, false);
+	if (entry->usable)
+		return CREDENTIAL_READY;
+	return entry->fetching ? CREDENTIAL_PENDING : CREDENTIAL_FAILED;
+}
+
+const		Credential *
+credential_get(const CredentialEntry * entry)
+{
+	return &entry->current;
+}
+
+/* Why there is none; detail has KMS_DETAIL_MAX bytes. */
+KmsOutcome
+credential_problem(const CredentialEntry * entry, char *detail)
+{
+	strlcpy(detail, entry->detail, KMS_DETAIL_MAX);
+	return entry->outcome;
+}
+
+/* Counts what was had, so that a refusal can say of which it speaks */
+uint64
+credential_version(const CredentialEntry * entry)
+{
+	return entry->version;
+}
+
+/* Was it had or confirmed so lately that it need not be doubted? */
+bool
+credential_is_confirmed(const CredentialEntry * entry)
+{
+	return entry->usable && boottime_ms() < entry->confirmed_at + CONFIRMED_MS;
+}
+
+/*
+ * A KMS did not take it (or may not have: doubted).  It is not used until it
+ * has been had anew or was confirmed.
+ */
+void
+credential_refuse(CredentialEntry * entry, uint64 version, bool doubted)
+{
+	if (version != entry->version || !entry->usable)
+		return;
+	entry->usable = false;
+	if (entry->fetching)
+		end_fetch(entry);
+	begin_fetch(entry, doubted);
+}
+
+/* Have it anew, while the present one is used; but not again and again. */
+void
+credential_renew(CredentialEntry * entry)
+{
+	if (entry->usable && !entry->fetching && entry->expires_at != PG_INT64_MAX &&
+		!credential_is_confirmed(entry))
+		begin_fetch(entry, false);
+}
+
+/* -1 where there is none, or it does not expire */
+int64
+credential_expires_in_ms(const CredentialEntry * entry)
+{
+	if (!entry->usable || entry->expires_at == PG_INT64_MAX)
+		return -1;
+	return Max(0, entry->expires_at - boottime_ms());
+}
+
+/* Has a file changed that it was made from? */
+static bool
+files_changed(CredentialEntry * entry)
+{
+	for (int i = 0; i < entry->nfiles; i++)
+	{
+		struct stat is;
+
+		look_at_file(entry->files[i].path, &is);
+		if (!file_is_same(&is, &entry->files[i].was))
+			return true;
+	}
+	return false;
+}
+
+/* Move on all that is under way, and begin what is due. */
+void
+credentials_drive(void)
+{
+	int64		now = boottime_ms();
+	bool		changed = false;
+
+	for (CredentialEntry * *link = &entries; *link;)
+	{
+		CredentialEntry *entry = *link;
+
+		if (entry->fetching)
+		{
+			while (entry->fetching && entry->exchange.done)
+				take_fetch_reply(entry);
+		}
+		else if (now >= entry->used_at + IDLE_MS)
+		{
+			*link = entry->next;
+			forget_entry(entry);
+			continue;
+		}
+		else if (now >= entry->renew_at && now >= entry->retry_at)
+			begin_fetch(entry, false);
+		else if (entry->usable && now >= entry->look_at)
+		{
+			entry->look_at = now + LOOK_MS;
+			if (entry->key.profile[0] != '\0' && profiles_changed())
+				changed = true;
+			else if (files_changed(entry))
+				begin_fetch(entry, false);
+		}
+		link = &entry->next;
+	}
+	if (changed)
+		credentials_reload();
+}
+
+/* When credentials_drive has something to do at the latest, boottime_ms() */
+int64
+credentials_next_due(void)
+{
+	int64		due = PG_INT64_MAX;
+
+	for (CredentialEntry * entry = entries; entry; entry = entry->next)
+	{
+		if (entry->fetching)
+			due = entry->exchange.done ? 0 : due;
+		else
+		{
+			due = Min(due, Max(entry->renew_at, entry->retry_at));
+			if (entry->usable && (entry->nfiles > 0 || entry->key.profile[0] != '\0'))
+				due = Min(due, entry->look_at);
+		}
+	}
+	return due;
+}
+
+/* Read everything anew, the present credentials being used meanwhile. */
+void
+credentials_reload(void)
+{
+	profiles_forget();
+	for (CredentialEntry * entry = entries; entry; entry = entry->next)
+	{
+		entry->failures = 0;
+		entry->retry_at = 0;
+		if (entry->fetching)
+			end_fetch(entry);
+		if (entry->version > 0)
+			begin_fetch(entry, false);
+	}
+}

@@ -1,0 +1,546 @@
+/*-------------------------------------------------------------------------
+ *
+ * http.c
+ *	  HTTP requests of the worker, many at once, by libcurl.
+ *
+ * The only user of libcurl.  All transfers run in one multi handle, whose
+ * sockets are gathered in an epoll descriptor of our own: the worker waits for
+ * that, its latch and the next timer in one call, then has http_drive take up
+ * what has happened.  An exchange that has ended is marked done; nobody is
+ * called back.
+ *
+ * TLS is always verified.  Plain HTTP goes to loopback and to the machine's
+ * metadata services and nowhere else; the latter never go through a proxy.
+ * Redirects are not followed: no KMS sends one, and whoever else does must not
+ * get what was meant for it.
+ *
+ * Secrets: bodies and headers are wiped when an exchange is reset.  What curl
+ * copies for itself stays in this process, whose memory is never dumped.
+ *
+ * curl calls us back while it runs: such functions return codes and do not
+ * throw.  Its resolver starts threads, which inherit the mask of signals, so
+ * that all are blocked around every call that may start one: a signal of the
+ * postmaster must be taken by the main thread.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <ctype.h>
+#include <signal.h>
+#include <sys/epoll.h>
+
+#include <curl/curl.h>
+
+#include "compat.h"
+#include "crypto/secret.h"
+#include "kms/http.h"
+#include "settings.h"
+
+/* No reply of a KMS comes near this. */
+#define REPLY_MAX			(64 * 1024)
+/* Connections end at these ages, so that changes of DNS are seen. */
+#define IDLE_S				50L
+#define LIFETIME_S			300L
+
+static CURLM *multi = NULL;
+static int	epoll_fd = -1;
+static int64 timer_due = PG_INT64_MAX;	/* boottime_ms() */
+
+static void
+block_signals(sigset_t *before)
+{
+	sigset_t	all;
+
+	sigfillset(&all);
+	(void) pthread_sigmask(SIG_BLOCK, &all, before);
+}
+
+static void
+unblock_signals(const sigset_t *before)
+{
+	(void) pthread_sigmask(SIG_SETMASK, before, NULL);
+}
+
+/* CURLMOPT_SOCKETFUNCTION: what curl wants to know of a socket has changed. */
+static int
+watch_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *known)
+{
+	struct epoll_event event = {0};
+	static int	mark;
+
+	event.data.fd = fd;
+	if (what == CURL_POLL_REMOVE)
+	{
+		(void) epoll_ctl(epoll_fd, EPOLL_CTL_DEL, fd, &event);
+		return 0;
+	}
+	if (what & CURL_POLL_IN)
+		event.events |= EPOLLIN;
+	if (what & CURL_POLL_OUT)
+		event.events |= EPOLLOUT;
+	if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0 &&
+		epoll_ctl(epoll_fd, EPOLL_CTL_MOD, fd, &event) != 0)
+		return -1;
+	(void) curl_multi_assign(multi, fd, &mark);
+	return 0;
+}
+
+/* CURLMOPT_TIMERFUNCTION */
+static int
+set_timer(CURLM *handle, long timeout_ms, void *arg)
+{
+	timer_due = timeout_ms < 0 ? PG_INT64_MAX : boottime_ms() + timeout_ms;
+	return 0;
+}
+
+/*
+ * Called once in the life of the process; ERROR where the system lacks what it
+ * takes.
+ */
+void
+http_start(int max_connections)
+{
+	sigset_t	before;
+	bool		ok;
+
+	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (epoll_fd < 0)
+		elog(ERROR, "could not make an epoll descriptor: %m");
+
+	block_signals(&before);
+	ok = curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK &&
+		(multi = curl_multi_init()) != NULL;
+	if (ok)
+	{
+		(void) curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, watch_socket);
+		(void) curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, set_timer);
+		(void) curl_multi_setopt(multi, CURLMOPT_PIPELINING, (long) CURLPIPE_NOTHING);
+		(void) curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, (long) max_connections);
+		(void) curl_multi_setopt(multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long) max_connections);
+	}
+	unblock_signals(&before);
+	if (!ok)
+		elog(ERROR, "could not start libcurl");
+}
+
+/* What to wait for: readable when there is something to drive */
+int
+http_wait_fd(void)
+{
+	return epoll_fd;
+}
+
+/* When to drive at the latest, boottime_ms() */
+int64
+http_next_due(void)
+{
+	return timer_due;
+}
+
+/* CURLOPT_WRITEFUNCTION */
+static size_t
+take_body(char *bytes, size_t size, size_t n, void *arg)
+{
+	HttpExchange *exchange = arg;
+
+	if (exchange->reply.body.len + size * n > REPLY_MAX)
+		return 0;
+	buffer_append(&exchange->reply.body, bytes, size * n);
+	return exchange->reply.body.failed ? 0 : size * n;
+}
+
+/* Take a header's value if it has this name. */
+static void
+take_value(const char *line, size_t len, const char *name, char *value)
+{
+	size_t		name_len = strlen(name);
+
+	if (len <= name_len || line[name_len] != ':' ||
+		pg_strncasecmp(line, name, name_len) != 0)
+		return;
+	line += name_len + 1;
+	len -= name_len + 1;
+	while (len > 0 && (*line == ' ' || *line == '\t'))
+	{
+		line++;
+		len--;
+	}
+	while (len > 0 && isspace((unsigned char) line[len - 1]))
+		len--;
+	if (len >= HTTP_HEADER_MAX)
+		len = HTTP_HEADER_MAX - 1;
+	memcpy(value, line, len);
+	value[len] = '\0';
+}
+
+/* CURLOPT_HEADERFUNCTION */
+static size_t
+take_header(char *line, size_t size, size_t n, void *arg)
+{
+	HttpReply  *reply = &((HttpExchange *) arg)->reply;
+	size_t		len = size * n;
+	char		date[HTTP_HEADER_MAX] = "";
+
+	take_value(line, len, "content-type", reply->content_type);
+	take_value(line, len, "x-amzn-requestid", reply->request_id);
+	take_value(line, len, "x-amzn-errortype", reply->error_type);
+	take_value(line, len, "date", date);
+	if (date[0] != '\0')
+		reply->date = Max(0, (int64) curl_getdate(date, NULL));
+	return len;
+}
+
+/*
+ * The host of a URL with its port, if it names one, in lower case; false where
+ * it does not fit or there is none.
+ */
+bool
+url_host(const char *url, char *host, size_t size)
+{
+	const char *start = strstr(url, "://");
+	size_t		len;
+
+	if (start == NULL)
+		return false;
+	start += 3;
+	len = strcspn(start, "/?#");
+	if (len == 0 || len >= size || memchr(start, '@', len) != NULL)
+		return false;
+	for (size_t i = 0; i < len; i++)
+		host[i] = pg_tolower((unsigned char) start[i]);
+	host[len] = '\0';
+	return true;
+}
+
+/* Does a host, with or without a port, consist of a name and that alone? */
+static bool
+host_is(const char *host, const char *name)
+{
+	size_t		len = strlen(name);
+
+	return strncmp(host, name, len) == 0 &&
+		(host[len] == '\0' ||
+		 (host[len] == ':' && strspn(host + len + 1, "0123456789") == strlen(host + len + 1)));
+}
+
+/* Is it this machine, by an address or name that nobody can point elsewhere? */
+bool
+host_is_loopback(const char *host)
+{
+	return host_is(host, "127.0.0.1") || host_is(host, "[::1]") ||
+		host_is(host, "localhost");
+}
+
+/*
+ * May a URL be asked?  https may, http to loopback; and, by who asks the
+ * machine's own metadata services, http to these.
+ */
+bool
+url_is_allowed(const char *url, bool metadata)
+{
+	static const char *const services[] = {
+		"169.254.169.254", "[fd00:ec2::254]",	/* EC2, Google */
+		"metadata.google.internal",
+		"169.254.170.2", "169.254.170.23", "[fd00:ec2::23]" /* containers */
+	};
+	char		host[300];
+
+	if (!url_host(url, host, sizeof(host)))
+		return false;
+	for (const char *at = url; *at; at++)
+	{
+		if (*at <= ' ' || *at > '~')
+			return false;
+	}
+	if (strncmp(url, "https://", 8) == 0)
+		return true;
+	if (strncmp(url, "http://", 7) != 0)
+		return false;
+	if (host_is_loopback(host))
+		return true;
+	for (int i = 0; metadata && i < lengthof(services); i++)
+	{
+		if (host_is(host, services[i]))
+			return true;
+	}
+	return false;
+}
+
+/* Add a header; one whose value could not stand in a line fails the request. */
+void
+http_header(HttpRequest * request, const char *name, const char *value)
+{
+	for (const char *at = value; *at; at++)
+	{
+		if ((unsigned char) *at < ' ' || *at == 0x7f)
+		{
+			buffer_reset(&request->headers);
+			request->headers.failed = true;
+			return;
+		}
+	}
+	buffer_printf(&request->headers, "%s: %s\n", name, value);
+}
+
+/* Say in the reply that there is none. */
+static void
+no_reply(HttpExchange * exchange, const char *why)
+{
+	char		host[256];
+
+	if (!url_host(buffer_text(&exchange->request.url), host, sizeof(host)))
+		strlcpy(host, "?", sizeof(host));
+	exchange->reply.answered = false;
+	snprintf(exchange->reply.problem, sizeof(exchange->reply.problem),
+			 "%.100s: %s", host, why);
+	exchange->done = true;
+}
+
+/* Make the list of headers as curl wants them; false where memory ran out. */
+static bool
+make_header_list(HttpExchange * exchange)
+{
+	struct curl_slist *list = NULL;
+	char	   *line = exchange->request.headers.data;
+
+	while (line && *line)
+	{
+		char	   *end = strchr(line, '\n');
+		struct curl_slist *longer;
+
+		*end = '\0';
+		longer = curl_slist_append(list, line);
+		*end = '\n';
+		if (longer == NULL)
+			return false;
+		exchange->header_list = list = longer;
+		line = end + 1;
+	}
+	return true;
+}
+
+/* How a handle speaks TLS, and through what */
+static void
+set_transport(CURL *easy, HttpRequest * request)
+{
+	const char *url = buffer_text(&request->url);
+	char		host[256];
+
+	(void) curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
+	(void) curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
+	(void) curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
+	if (request->ca_file.len > 0)
+		(void) curl_easy_setopt(easy, CURLOPT_CAINFO, request->ca_file.data);
+	else if (envelope_ca_file && envelope_ca_file[0] != '\0')
+		(void) curl_easy_setopt(easy, CURLOPT_CAINFO, envelope_ca_file);
+	if (request->client_cert.len > 0)
+	{
+		(void) curl_easy_setopt(easy, CURLOPT_SSLCERT, request->client_cert.data);
+		(void) curl_easy_setopt(easy, CURLOPT_SSLKEY, buffer_text(&request->client_key));
+	}
+	if (request->metadata ||
+		(url_host(url, host, sizeof(host)) && host_is_loopback(host)))
+		(void) curl_easy_setopt(easy, CURLOPT_PROXY, "");
+}
+
+/* Everything a handle has to know */
+static bool
+set_options(CURL *easy, HttpExchange * exchange, int connect_ms, int attempt_ms)
+{
+	HttpRequest *request = &exchange->request;
+	bool		with_body = strcmp(request->method, "GET") != 0;
+
+	(void) curl_easy_setopt(easy, CURLOPT_PRIVATE, exchange);
+	(void) curl_easy_setopt(easy, CURLOPT_USERAGENT, "envelope");
+	(void) curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+	(void) curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
+	(void) curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
+	(void) curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_1_1);
+	(void) curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "https,http");
+	(void) curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long) connect_ms);
+	(void) curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long) attempt_ms);
+	(void) curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, IDLE_S);
+	(void) curl_easy_setopt(easy, CURLOPT_MAXLIFETIME_CONN, LIFETIME_S);
+	(void) curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_body);
+	(void) curl_easy_setopt(easy, CURLOPT_WRITEDATA, exchange);
+	(void) curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, take_header);
+	(void) curl_easy_setopt(easy, CURLOPT_HEADERDATA, exchange);
+	set_transport(easy, request);
+
+	if (with_body)
+	{
+		(void) curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE, (long) request->body.len);
+		if (curl_easy_setopt(easy, CURLOPT_COPYPOSTFIELDS,
+							 buffer_text(&request->body)) != CURLE_OK)
+			return false;
+		if (strcmp(request->method, "POST") != 0)
+			(void) curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, request->method);
+	}
+	if (request->sigv4.len > 0 &&
+		(curl_easy_setopt(easy, CURLOPT_AWS_SIGV4, request->sigv4.data) != CURLE_OK ||
+		 curl_easy_setopt(easy, CURLOPT_USERNAME, buffer_text(&request->access_key)) != CURLE_OK ||
+		 curl_easy_setopt(easy, CURLOPT_PASSWORD, buffer_text(&request->secret_key)) != CURLE_OK))
+		return false;
+	return curl_easy_setopt(easy, CURLOPT_HTTPHEADER, exchange->header_list) == CURLE_OK &&
+		curl_easy_setopt(easy, CURLOPT_URL, request->url.data) == CURLE_OK;
+}
+
+/* Did any part of a request run out of memory, or could not be written? */
+static bool
+request_failed(const HttpRequest * request)
+{
+	return request->url.failed || request->headers.failed || request->body.failed ||
+		request->sigv4.failed || request->access_key.failed ||
+		request->secret_key.failed || request->ca_file.failed ||
+		request->client_cert.failed || request->client_key.failed;
+}
+
+/* End the transfer of an exchange; what was read stays. */
+static void
+end_transfer(HttpExchange * exchange)
+{
+	if (exchange->handle)
+	{
+		(void) curl_multi_remove_handle(multi, exchange->handle);
+		curl_easy_cleanup(exchange->handle);
+	}
+	if (exchange->header_list)
+	{
+		for (struct curl_slist *line = exchange->header_list; line; line = line->next)
+			secret_wipe(line->data, strlen(line->data));
+		curl_slist_free_all(exchange->header_list);
+	}
+	exchange->handle = NULL;
+	exchange->header_list = NULL;
+}
+
+/*
+ * Send exchange->request.  exchange->done tells when it has ended, at once
+ * where it could not be sent.
+ */
+void
+http_run(HttpExchange * exchange, int connect_ms, int attempt_ms)
+{
+	sigset_t	before;
+	bool		sent;
+
+	Assert(exchange->handle == NULL && !exchange->done);
+	if (request_failed(&exchange->request) ||
+		!url_is_allowed(buffer_text(&exchange->request.url), exchange->request.metadata))
+	{
+		no_reply(exchange, request_failed(&exchange->request) ?
+				 "the request could not be put together" :
+				 "not asked: it is neither https nor this machine");
+		return;
+	}
+
+	block_signals(&before);
+	exchange->handle = curl_easy_init();
+	sent = exchange->handle && make_header_list(exchange) &&
+		set_options(exchange->handle, exchange, connect_ms, attempt_ms) &&
+		curl_multi_add_handle(multi, exchange->handle) == CURLM_OK;
+	if (!sent)
+		end_transfer(exchange);
+	unblock_signals(&before);
+	if (!sent)
+		no_reply(exchange, "the request could not be sent");
+}
+
+/* Take note of how a transfer ended. */
+static void
+take_result(HttpExchange * exchange, CURLcode code)
+{
+	HttpReply  *reply = &exchange->reply;
+
+	if (code == CURLE_OK)
+	{
+		(void) curl_easy_getinfo(exchange->handle, CURLINFO_RESPONSE_CODE, &reply->status);
+		reply->answered = true;
+		exchange->done = true;
+	}
+	else
+	{
+		reply->timed_out = code == CURLE_OPERATION_TIMEDOUT;
+		no_reply(exchange, code == CURLE_WRITE_ERROR ? "the reply is too long" :
+				 curl_easy_strerror(code));
+	}
+	end_transfer(exchange);
+}
+
+/*
+ * Take up what has happened on the sockets, and to the clock.
+ */
+void
+http_drive(void)
+{
+	struct epoll_event events[64];
+	sigset_t	before;
+	CURLMsg    *message;
+	int			nevents = epoll_wait(epoll_fd, events, lengthof(events), 0);
+	int			left;
+	int			running;
+
+	block_signals(&before);
+	for (int i = 0; i < nevents; i++)
+	{
+		int			what = 0;
+
+		if (events[i].events & (EPOLLIN | EPOLLHUP))
+			what |= CURL_CSELECT_IN;
+		if (events[i].events & EPOLLOUT)
+			what |= CURL_CSELECT_OUT;
+		if (events[i].events & EPOLLERR)
+			what |= CURL_CSELECT_ERR;
+		(void) curl_multi_socket_action(multi, events[i].data.fd, what, &running);
+	}
+	if (boottime_ms() >= timer_due)
+	{
+		timer_due = PG_INT64_MAX;
+		(void) curl_multi_socket_action(multi, CURL_SOCKET_TIMEOUT, 0, &running);
+	}
+	while ((message = curl_multi_info_read(multi, &left)) != NULL)
+	{
+		HttpExchange *exchange = NULL;
+		CURLcode	code = message->data.result;
+
+		if (message->msg != CURLMSG_DONE)
+			continue;
+		(void) curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE,
+								 (char **) &exchange);
+		take_result(exchange, code);
+	}
+	unblock_signals(&before);
+}
+
+void
+http_request_reset(HttpRequest * request)
+{
+	buffer_reset(&request->url);
+	buffer_reset(&request->headers);
+	buffer_reset(&request->body);
+	buffer_reset(&request->sigv4);
+	buffer_reset(&request->access_key);
+	buffer_reset(&request->secret_key);
+	buffer_reset(&request->ca_file);
+	buffer_reset(&request->client_cert);
+	buffer_reset(&request->client_key);
+	memset(request, 0, sizeof(*request));
+}
+
+/*
+ * End what is under way, wipe what was sent and received, and be ready for the
+ * next.
+ */
+void
+http_reset(HttpExchange * exchange)
+{
+	sigset_t	before;
+
+	block_signals(&before);
+	end_transfer(exchange);
+	unblock_signals(&before);
+	http_request_reset(&exchange->request);
+	buffer_reset(&exchange->reply.body);
+	memset(exchange, 0, sizeof(*exchange));
+}
