@@ -396,7 +396,7 @@ await_oldest_slot(KmsReply *reply, int64 deadline)
 				 errdetail("It has not started since the server did."),
 				 errhint("Raise max_worker_processes and restart the server; the server log says more.")));
 	if (!done)
-		reply_no_answer(reply, "no answer came within envelope.kms_timeout");
+		reply_no_answer(reply, "the KMS did not answer in time");
 }
 
 /*
