@@ -79,3 +79,49 @@ SELECT envelope_encrypt('t1', 'x', E'\xff');
 SELECT envelope_create_tenant(E'\xff');
 \c contrib_regression
 DROP DATABASE regress_ascii;
+
+-- A schema and tables that only have our names, in a database without the
+-- extension, are no business of ours.
+\c postgres
+CREATE DATABASE regress_lookalike TEMPLATE template0;
+\c regress_lookalike
+CREATE SCHEMA envelope;
+CREATE VIEW envelope.tenant_keys AS SELECT 1 AS a;
+DROP VIEW envelope.tenant_keys;
+CREATE TABLE envelope.tenant_keys (a int);
+INSERT INTO envelope.tenant_keys VALUES (1);
+DROP TABLE envelope.tenant_keys;
+CREATE TABLE envelope.keks (a int);
+ALTER TABLE envelope.keks ENABLE TRIGGER ALL;
+DROP SCHEMA envelope CASCADE;
+
+-- Operators that somebody has planted in the extension's schema, and that fit
+-- better than PostgreSQL's, are not run by whoever makes it, nor by what runs
+-- as its owner.
+CREATE TABLE planted (who name);
+CREATE FUNCTION plant(text, timestamptz) RETURNS text LANGUAGE sql AS
+	$$INSERT INTO public.planted VALUES (current_user) RETURNING 'planted'$$;
+CREATE OPERATOR || (LEFTARG = text, RIGHTARG = timestamptz, FUNCTION = plant);
+CREATE FUNCTION plant(bigint, bigint) RETURNS text LANGUAGE sql AS
+	$$INSERT INTO public.planted VALUES (current_user) RETURNING 'planted'$$;
+CREATE OPERATOR || (LEFTARG = bigint, RIGHTARG = bigint, FUNCTION = plant);
+CREATE FUNCTION plant(regprocedure, regprocedure) RETURNS text LANGUAGE sql AS
+	$$INSERT INTO public.planted VALUES (current_user) RETURNING 'planted'$$;
+CREATE OPERATOR || (LEFTARG = regprocedure, RIGHTARG = regprocedure, FUNCTION = plant);
+CREATE EXTENSION envelope;
+SELECT envelope_create_kek('absent', 'local://absent', is_default => true);
+SELECT outcome FROM envelope_check_kek('absent');
+SELECT severity, subject, finding LIKE '%planted%' AS planted FROM envelope_doctor() WHERE subject LIKE 'KEK %';
+SELECT * FROM planted;
+
+-- The schema of the functions may be renamed.
+ALTER SCHEMA public RENAME TO "other schema";
+SET search_path = "other schema";
+CREATE ROLE regress_renamed;
+SELECT envelope_grant('regress_renamed', 'use');
+SELECT count(*) AS functions FROM pg_proc WHERE has_function_privilege('regress_renamed', oid, 'EXECUTE')
+	AND pronamespace = '"other schema"'::regnamespace AND proname ~ '^envelope_(encrypt|decrypt|blind|reencrypt)';
+SELECT envelope_revoke('regress_renamed', 'use');
+DROP ROLE regress_renamed;
+\c contrib_regression
+DROP DATABASE regress_lookalike;

@@ -3,6 +3,11 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION envelope" to load this file. \quit
 
+-- Whoever may create in the extension's schema could have put operators there
+-- that fit better than PostgreSQL's own.  So it is not searched: everything
+-- below is either qualified or PostgreSQL's.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
 --
 -- Tables.  They live in a schema of their own, are dumped with the database,
 -- and are written through the functions below.  They have no foreign keys: a
@@ -596,9 +601,15 @@ COMMENT ON VIEW envelope.rotation_progress IS 'rotations that are not finished: 
 --
 
 CREATE FUNCTION envelope.privileges(OUT level text, OUT privileges text, OUT object text)
-	RETURNS SETOF record LANGUAGE sql IMMUTABLE
+	RETURNS SETOF record LANGUAGE sql STABLE
 BEGIN ATOMIC
-	VALUES
+	-- The functions' schema may have been renamed since.
+	SELECT p.level, p.privileges, CASE WHEN starts_with(p.object, 'FUNCTION @extschema@.')
+		THEN 'FUNCTION ' || quote_ident(n.nspname) || substr(p.object, length('FUNCTION @extschema@.'))
+		ELSE p.object END
+	FROM pg_extension e
+	JOIN pg_namespace n ON n.oid = e.extnamespace AND e.extname = 'envelope'
+	CROSS JOIN (VALUES
 		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_encrypt(text, text, text)'),
 		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_encrypt(bigint, text, text)'),
 		('use', 'EXECUTE', 'FUNCTION @extschema@.envelope_encrypt(uuid, text, text)'),
@@ -692,7 +703,7 @@ BEGIN ATOMIC
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_revoke(name, text)'),
 		('admin', 'SELECT, INSERT', 'TABLE envelope.keks'),
 		('admin', 'SELECT, INSERT', 'TABLE envelope.tenants'),
-		('admin', 'SELECT, INSERT', 'TABLE envelope.tenant_keys');
+		('admin', 'SELECT, INSERT', 'TABLE envelope.tenant_keys')) p (level, privileges, object);
 END;
 COMMENT ON FUNCTION envelope.privileges() IS 'what envelope_grant grants at each level';
 

@@ -33,10 +33,12 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_database.h"
+#include "commands/extension.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -378,6 +380,23 @@ envelope_guard_tenant_keys(PG_FUNCTION_ARGS)
 }
 
 /*
+ * Is this the key table of that name?  The hooks see every database of the
+ * server, and in one without the extension anybody may own a schema of our
+ * schema's name, with whatever in it.
+ */
+static bool
+is_key_table(Oid relid, const char *name)
+{
+	Oid			extension;
+
+	if (relid != catalog_relation_if_any(name))
+		return false;
+	extension = get_extension_oid("envelope", true);
+	return OidIsValid(extension) &&
+		getExtensionOfObject(RelationRelationId, relid) == extension;
+}
+
+/*
  * Is there a key in the table that is not destroyed?  Its indexes may have
  * been dropped already.
  */
@@ -417,7 +436,7 @@ object_accessed(ObjectAccessType access, Oid class_id, Oid object_id,
 	if (class_id == DatabaseRelationId)
 		(void) dek_cache_evict_database(object_id);
 	else if (class_id == RelationRelationId &&
-			 object_id == catalog_relation_if_any("tenant_keys"))
+			 is_key_table(object_id, "tenant_keys"))
 	{
 		if (!envelope_allow_drop_extension && live_keys_exist(object_id))
 			ereport(ERROR,
@@ -462,7 +481,7 @@ enable_always(Oid relid)
 	{
 		char		command[128];
 
-		if (relid != catalog_relation_if_any(guarded_tables[i]))
+		if (!is_key_table(relid, guarded_tables[i]))
 			continue;
 		snprintf(command, sizeof(command),
 				 "ALTER TABLE %s.%s ENABLE ALWAYS TRIGGER " GUARD_TRIGGER

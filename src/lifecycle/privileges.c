@@ -72,10 +72,11 @@ envelope_revoke(PG_FUNCTION_ARGS)
 {
 	/* What another level gives too stays with those who have that level. */
 	change_privileges(fcinfo,
-					  "SELECT p.privileges, p.object FROM envelope.privileges() p"
+					  "WITH all_levels AS MATERIALIZED (SELECT * FROM envelope.privileges())"
+					  " SELECT p.privileges, p.object FROM all_levels p"
 					  " WHERE p.level = $1 AND NOT EXISTS ("
-					  "SELECT FROM envelope.privileges() shared"
-					  " JOIN envelope.privileges() other ON other.level = shared.level"
+					  "SELECT FROM all_levels shared"
+					  " JOIN all_levels other ON other.level = shared.level"
 					  " WHERE shared.object = p.object AND shared.level <> $1"
 					  " AND other.object LIKE 'FUNCTION %'"
 					  " AND has_function_privilege($2, substr(other.object, 10), 'EXECUTE'))",
