@@ -200,3 +200,13 @@ WHERE tgrelid IN ('envelope.keks'::regclass, 'envelope.tenants'::regclass, 'enve
 	AND NOT tgisinternal ORDER BY tgrelid::regclass::text COLLATE "C", tgname;
 SELECT * FROM envelope_doctor();
 SELECT outcome('SELECT envelope.guard_tenants()') AS called;
+
+-- Only an active key seals, even in a session that uses no index of ours.
+INSERT INTO envelope.tenant_keys (key_id, tenant_id, purpose, kek, wrapped_dek, key_check, state)
+	SELECT 100 + n, 'indexless', 'data', 'platform', '\x00', decode(repeat('00', 32), 'hex'), 'retired'
+	FROM generate_series(1, 3) n;
+SELECT envelope_create_tenant('indexless') AS active \gset
+\c -reuse-previous=on "options=-cignore_system_indexes=on"
+SHOW ignore_system_indexes;
+SELECT envelope_key_id(envelope_encrypt('indexless', 'x')) = :active AS under_the_active_key;
+\c -reuse-previous=on "options=-cignore_system_indexes=off"

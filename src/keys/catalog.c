@@ -33,8 +33,8 @@
 #include "keys/catalog.h"
 #include "keys/encoding.h"
 
-/* What to do with a row that was found */
-typedef void (*copy_row_fn) (HeapTuple tuple, TupleDesc desc, void *arg);
+/* Copies what is wanted of a row; false where it is not the row */
+typedef bool (*copy_row_fn) (HeapTuple tuple, TupleDesc desc, void *arg);
 
 /* A relation of ours; InvalidOid where envelope is not in this database. */
 Oid
@@ -95,7 +95,8 @@ key_state_parse(const char *name)
 }
 
 /*
- * Find a row by an index and copy what is wanted of it while it is held.
+ * Find a row by an index and copy what is wanted of it while it is held; false
+ * where none is found.
  * Takes AccessShareLock on table and index, and gives it back.  The conditions
  * are used up: systable_beginscan writes to them.
  */
@@ -108,9 +109,9 @@ read_row(const char *table, const char *index, int nkeys, ScanKey keys,
 	HeapTuple	tuple;
 
 	scan = systable_beginscan(rel, catalog_relation(index), true, NULL, nkeys, keys);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-		copy(tuple, RelationGetDescr(rel), arg);
+	do
+		tuple = systable_getnext(scan);
+	while (HeapTupleIsValid(tuple) && !copy(tuple, RelationGetDescr(rel), arg));
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return HeapTupleIsValid(tuple);
@@ -201,20 +202,28 @@ copy_bytes(HeapTuple tuple, TupleDesc desc, AttrNumber attnum,
 	return len;
 }
 
-static void
+static bool
 copy_tenant_state(HeapTuple tuple, TupleDesc desc, void *arg)
 {
 	*(TenantState *) arg =
 		tenant_state_parse(get_text(tuple, desc, Anum_tenants_state));
+	return true;
 }
 
-static void
-copy_key_id(HeapTuple tuple, TupleDesc desc, void *arg)
+/*
+ * The index of active keys holds no other, but a session with
+ * ignore_system_indexes goes through the table instead.
+ */
+static bool
+copy_active_key_id(HeapTuple tuple, TupleDesc desc, void *arg)
 {
 	bool		isnull;
 
+	if (key_state_parse(get_text(tuple, desc, Anum_tenant_keys_state)) != KEY_ACTIVE)
+		return false;
 	*(int64 *) arg = DatumGetInt64(heap_getattr(tuple, Anum_tenant_keys_key_id,
 												desc, &isnull));
+	return true;
 }
 
 /*
@@ -235,12 +244,12 @@ catalog_read_tenant(const char *tenant, TenantRow *row)
 		tenant_key(&keys[0], Anum_tenant_keys_tenant_id, tenant);
 		text_key(&keys[1], Anum_tenant_keys_purpose, purpose_name((KeyPurpose) i));
 		(void) read_row("tenant_keys", "tenant_keys_active", 2, keys,
-						copy_key_id, &row->active_keys[i]);
+						copy_active_key_id, &row->active_keys[i]);
 	}
 	return true;
 }
 
-static void
+static bool
 copy_key(HeapTuple tuple, TupleDesc desc, void *arg)
 {
 	KeyRow	   *row = arg;
@@ -249,6 +258,7 @@ copy_key(HeapTuple tuple, TupleDesc desc, void *arg)
 	if (!purpose_parse(get_text(tuple, desc, Anum_tenant_keys_purpose), &row->purpose))
 		elog(ERROR, "unknown purpose of a key");
 	row->state = key_state_parse(get_text(tuple, desc, Anum_tenant_keys_state));
+	return true;
 }
 
 /*
@@ -264,7 +274,7 @@ catalog_read_key(int64 key_id, KeyRow *row)
 	return read_row("tenant_keys", "tenant_keys_pkey", 1, &key, copy_key, row);
 }
 
-static void
+static bool
 copy_kek(HeapTuple tuple, TupleDesc desc, void *arg)
 {
 	KmsRequest *request = arg;
@@ -292,6 +302,7 @@ copy_kek(HeapTuple tuple, TupleDesc desc, void *arg)
 						sizeof(request->options) - 1)));
 	memcpy(request->options, utf8, len);
 	request->options[len] = '\0';
+	return true;
 }
 
 /*
@@ -310,9 +321,10 @@ catalog_read_kek(const char *name, KmsRequest *request)
 	return read_row("keks", "keks_pkey", 1, &key, copy_kek, request);
 }
 
-static void
+static bool
 copy_nothing(HeapTuple tuple, TupleDesc desc, void *arg)
 {
+	return true;
 }
 
 /* Is there a tenant or a key that names this KEK? */
@@ -334,7 +346,7 @@ typedef struct WrappedKey
 	KmsRequest *request;
 } WrappedKey;
 
-static void
+static bool
 copy_wrapped(HeapTuple tuple, TupleDesc desc, void *arg)
 {
 	WrappedKey *wrapped = arg;
@@ -349,6 +361,7 @@ copy_wrapped(HeapTuple tuple, TupleDesc desc, void *arg)
 	if (copy_bytes(tuple, desc, Anum_tenant_keys_key_check,
 				   request->key_check, sizeof(request->key_check)) != KEY_CHECK_BYTES)
 		memset(request->key_check, 0, sizeof(request->key_check));
+	return true;
 }
 
 /*
