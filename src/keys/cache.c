@@ -86,6 +86,7 @@ typedef struct DekCache
 	pg_atomic_uint64 epoch;
 	pg_atomic_uint64 generations[GENERATIONS];
 	pg_atomic_uint64 tick_until;	/* no key is in use after this */
+	pg_atomic_uint64 ticked_at; /* when dek_cache_tick was called last */
 	pg_atomic_uint64 hits;
 	pg_atomic_uint64 misses;
 
@@ -151,6 +152,7 @@ dek_cache_shmem_init(void *area)
 	for (int i = 0; i < GENERATIONS; i++)
 		pg_atomic_init_u64(&cache->generations[i], 1);
 	pg_atomic_init_u64(&cache->tick_until, 0);
+	pg_atomic_init_u64(&cache->ticked_at, 0);
 	pg_atomic_init_u64(&cache->hits, 0);
 	pg_atomic_init_u64(&cache->misses, 0);
 
@@ -523,12 +525,13 @@ dek_cache_evict_all(void)
 
 /*
  * Is there still a key in use, so that dek_cache_tick has to be called each
- * second?
+ * second?  There is until a tick came after the last one's end, however late:
+ * the machine may have been suspended, or busy with other things.
  */
 bool
 dek_cache_needs_tick(void)
 {
-	return boottime_ms() <= (int64) pg_atomic_read_u64(&cache->tick_until) + 1000;
+	return pg_atomic_read_u64(&cache->ticked_at) <= pg_atomic_read_u64(&cache->tick_until);
 }
 
 /*
@@ -556,6 +559,7 @@ dek_cache_tick(void)
 		}
 		LWLockRelease(cache_lock());
 	}
+	pg_atomic_write_u64(&cache->ticked_at, now);
 	advance_epoch();
 }
 

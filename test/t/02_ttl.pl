@@ -43,6 +43,17 @@ is($server->safe_psql('postgres', $used), 4, 'four keys are in memory');
 ok(eventually(sub { $server->safe_psql('postgres', $used) == 0 }), 'an idle server wipes what has expired');
 cmp_ok(now() - $warmed, '<', $left + 2 + 1, 'in time');
 
+# However late its worker comes to look: the machine may have been suspended.
+my $worker = worker_pid($server);
+$server->safe_psql('postgres', q{SELECT envelope_warm()});
+kill 'STOP', $worker;
+eventually(sub { $server->safe_psql('postgres', q{SELECT count(*) FROM envelope.cache}) == 0 });
+my $stopped_until = now() + 2;
+eventually(sub { now() > $stopped_until });
+is($server->safe_psql('postgres', $used), 4, 'a worker that does not run wipes nothing');
+kill 'CONT', $worker;
+ok(eventually(sub { $server->safe_psql('postgres', $used) == 0 }), 'one that runs again wipes what has expired meanwhile');
+
 # Use never makes a key live longer: the KMS away, it ends with TTL and grace.
 # The TTL is one that leaves the refresh time for all its attempts.
 my ($ttl, $grace) = (8, 4);
