@@ -39,8 +39,9 @@ convert(const char *text, size_t *len, int from, int to)
 {
 	Oid			proc = FindDefaultConversionProc(from, to);
 	size_t		size = *len * MAX_CONVERSION_GROWTH + 1;
+	size_t		done = 0;
 	char	   *result;
-	int			converted;
+	char	   *end;
 
 	if (!OidIsValid(proc))
 		ereport(ERROR,
@@ -48,19 +49,27 @@ convert(const char *text, size_t *len, int from, int to)
 				 errmsg("default conversion function for encoding \"%s\" to \"%s\" does not exist",
 						pg_encoding_to_char(from), pg_encoding_to_char(to))));
 
-	result = MemoryContextAllocHuge(CurrentMemoryContext, size);
-	converted = pg_do_encoding_conversion_buf(proc, from, to,
-											  (unsigned char *) unconstify(char *, text),
-											  (int) *len,
-											  (unsigned char *) result,
-											  (int) Min(size, (size_t) INT_MAX),
-											  true);
-	if (converted < 0 || (size_t) converted != *len)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNTRANSLATABLE_CHARACTER),
-				 errmsg("a character of the value has no equivalent in encoding \"%s\"",
-						pg_encoding_to_char(to))));
-	*len = strlen(result);
+	/* What grows beyond INT_MAX bytes is converted in parts. */
+	result = end = MemoryContextAllocHuge(CurrentMemoryContext, size);
+	while (done < *len)
+	{
+		int			converted;
+
+		converted = pg_do_encoding_conversion_buf(proc, from, to,
+												  (unsigned char *) unconstify(char *, text) + done,
+												  (int) (*len - done),
+												  (unsigned char *) end,
+												  (int) Min(size - (end - result), (size_t) INT_MAX),
+												  true);
+		if (converted <= 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNTRANSLATABLE_CHARACTER),
+					 errmsg("a character of the value has no equivalent in encoding \"%s\"",
+							pg_encoding_to_char(to))));
+		done += converted;
+		end += strlen(end);
+	}
+	*len = end - result;
 	return result;
 }
 

@@ -45,6 +45,16 @@ $server->append_conf('postgresql.conf', "max_worker_processes = 8\n");
 $server->restart;
 is(sqlstate($server, q{SELECT envelope_decrypt(tenant, v) FROM sealed LIMIT 1}), 'x', 'with one it is');
 
+# PostgreSQL converts at most half a gigabyte from one encoding to another at a
+# time; a value may have more.
+$server->safe_psql('postgres', q{CREATE DATABASE latin1 TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'});
+$server->safe_psql('latin1', q{
+	CREATE EXTENSION envelope;
+	SELECT envelope_create_kek('platform', 'local://platform', is_default => true);
+	SELECT envelope_create_tenant('t1');
+});
+is($server->safe_psql('latin1', q{SELECT length(envelope_encrypt('t1', repeat('x', 540000000)))}), 540000045, 'large texts are converted');
+
 # Settings that size memory are only for the start.
 is(sqlstate($server, q{SET envelope.cache_size = 5}), '55P02', 'the cache does not change its size');
 
