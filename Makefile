@@ -54,17 +54,22 @@ OBJS = \
 	src/lifecycle/rotation.o \
 	src/lifecycle/steps.o \
 	src/lifecycle/sweep.o \
+	src/tables/alter.o \
 	src/tables/functions.o \
 	src/tables/inline.o \
 	src/tables/open.o \
 	src/tables/planner.o \
 	src/tables/protect.o \
 	src/tables/protection.o \
+	src/tables/refuse.o \
 	src/tables/registry.o \
+	src/tables/rewrite.o \
 	src/tables/seal.o \
+	src/tables/seal_check.o \
 	src/tables/search.o \
 	src/tables/substitute.o \
 	src/tables/term.o \
+	src/tables/term_index.o \
 	src/tables/value.o
 
 PG_CPPFLAGS = -I$(srcdir)/src
@@ -72,7 +77,7 @@ PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-i
 SHLIB_LINK = -lcurl -ljansson -lcrypto
 
 # In sql/ and expected/; the server must preload the library.
-REGRESS = setup fields keks_tenants guard session transactions usage doctor faults privileges databases protect protected_reads protected_search
+REGRESS = setup fields keks_tenants guard session transactions usage doctor faults privileges databases protect protected_reads protected_search protect_data
 # The same, on a server that does not preload it.
 REGRESS_NOPRELOAD = nopreload
 # In test/isolation/specs and test/isolation/expected.

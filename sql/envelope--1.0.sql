@@ -481,6 +481,10 @@ CREATE FUNCTION envelope.recheck(clause boolean) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'envelope_recheck';
 COMMENT ON FUNCTION envelope.recheck(boolean) IS 'what it is given: a condition that a search by terms leaves to be checked; statements on protected tables call it';
 
+CREATE FUNCTION @extschema@.envelope_unprotect(rel regclass) RETURNS void
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'envelope_unprotect';
+COMMENT ON FUNCTION @extschema@.envelope_unprotect(regclass) IS 'make a protected table an ordinary one again, with its values in plaintext';
+
 --
 -- Columns that applications seal themselves, and rotation
 --
@@ -699,6 +703,7 @@ BEGIN ATOMIC
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_protect(regclass, name, name[], name[])'),
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_register_column(regclass, name, name, text, text)'),
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_unregister_column(regclass, name)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_unprotect(regclass)'),
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_grant(name, text)'),
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_revoke(name, text)'),
 		('admin', 'SELECT, INSERT', 'TABLE envelope.keks'),

@@ -17,6 +17,7 @@
 #endif
 
 #include "access/genam.h"
+#include "access/tupdesc.h"
 #include "catalog/pg_class.h"
 #include "executor/executor.h"
 #include "nodes/parsenodes.h"
@@ -56,6 +57,17 @@ object_aclcheck(Oid class_id, Oid object_id, Oid role, AclMode mode)
 		pg_proc_aclcheck(object_id, role, mode);
 }
 #endif
+
+/* PostgreSQL 18 has constraints that are not enforced. */
+static inline bool
+constraint_is_enforced(const ConstrCheck *check)
+{
+#if PG_VERSION_NUM >= 180000
+	return check->ccenforced;
+#else
+	return true;
+#endif
+}
 
 /*
  * PostgreSQL 17 gave extensions wait events with names of their own; before

@@ -37,6 +37,7 @@ bool		envelope_stored_form = false;
 int			envelope_retired_key_retention = -1;
 int			envelope_destroy_approvals = 1;
 int			envelope_maintenance_max_lag = -1;
+bool		envelope_allow_plaintext_copies = false;
 
 static const struct config_enum_entry unreadable_options[] = {
 	{"error", UNREADABLE_ERROR, false},
@@ -200,6 +201,14 @@ settings_define(void)
 							-1, -1, INT_MAX,
 							PGC_USERSET, GUC_UNIT_KB,
 							NULL, NULL, NULL);
+
+	DefineCustomBoolVariable("envelope.allow_plaintext_copies",
+							 "Allows tables and materialized views that are made from protected columns.",
+							 "They hold the values in plaintext.",
+							 &envelope_allow_plaintext_copies,
+							 false,
+							 PGC_SUSET, 0,
+							 NULL, NULL, NULL);
 
 	MarkGUCPrefixReserved("envelope");
 }

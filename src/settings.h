@@ -32,6 +32,7 @@ extern bool envelope_stored_form;
 extern int	envelope_retired_key_retention; /* minutes; -1: never */
 extern int	envelope_destroy_approvals;
 extern int	envelope_maintenance_max_lag;	/* kB; -1: none */
+extern bool envelope_allow_plaintext_copies;
 
 extern void settings_define(void);
 

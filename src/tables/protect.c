@@ -1,12 +1,14 @@
 /*-------------------------------------------------------------------------
  *
  * protect.c
- *	  envelope_protect: a table's columns become protected.
+ *	  Making a table's columns protected, and ordinary again.
  *
  * Each column keeps its name and type and gets a sidecar, which holds what is
  * sealed; a searchable one gets a term too.  All is done in the caller's
  * transaction, under a lock that keeps everybody else out, as the table's
  * owner.  What would be refused is refused before anything is changed.
+ *
+ * The steps are in alter.c, term_index.c and rewrite.c; what is refused in refuse.c.
  *
  *-------------------------------------------------------------------------
  */
@@ -14,22 +16,23 @@
 
 #include "access/relation.h"
 #include "access/table.h"
-#include "access/tableam.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
-#include "utils/snapmgr.h"
 #include "utils/varlena.h"
 
 #include "compat.h"
@@ -42,6 +45,7 @@
 #include "tables/value.h"
 
 PG_FUNCTION_INFO_V1(envelope_protect);
+PG_FUNCTION_INFO_V1(envelope_unprotect);
 
 /*
  * Throw (VE008) unless this server and the next one that is started preload
@@ -72,7 +76,7 @@ require_preload(void)
 			 errhint("A protected table cannot be read without the module.")));
 }
 
-/* The name of a column beside another */
+/* The name of a column or constraint beside a carrier */
 char *
 protect_column_name(const char *carrier, const char *suffix)
 {
@@ -118,7 +122,10 @@ is_among(const char *name, List *names)
 	return false;
 }
 
-/* Execute a statement on the table, as its owner; it is freed. */
+/*
+ * Execute a statement on the table, between protect_begin and store_end; it is
+ * freed.
+ */
 void
 protect_execute(char *statement)
 {
@@ -127,6 +134,32 @@ protect_execute(char *statement)
 	if (rc < 0)
 		elog(ERROR, "a statement on the table failed: %s", SPI_result_code_string(rc));
 	pfree(statement);
+}
+
+/* The first column of the first row of a query; NULL where there is none */
+char *
+protect_query(char *query)
+{
+	char	   *value = NULL;
+
+	if (SPI_execute(query, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "a query on the catalogs failed");
+	if (SPI_processed > 0)
+		value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	pfree(query);
+	return value;
+}
+
+/* Execute a statement that is a tree already. */
+void
+protect_run_utility(Node *statement)
+{
+	PlannedStmt *plan = makeNode(PlannedStmt);
+
+	plan->commandType = CMD_UTILITY;
+	plan->utilityStmt = statement;
+	ProcessUtility(plan, "", false, PROCESS_UTILITY_SUBCOMMAND, NULL, NULL,
+				   None_Receiver, NULL);
 }
 
 /*
@@ -151,27 +184,15 @@ allow_trigger(Oid owner)
 	store_end(&scope);
 }
 
-/* A table being protected */
-typedef struct ProtectPlan
+/* Become the table's owner, as far as it goes, until store_end. */
+void
+protect_begin(const ProtectPlan *plan, OwnerScope *scope)
 {
-	Oid			relid;
-	char	   *table;			/* quoted and qualified */
-	char	   *tenant;
-	List	   *columns;		/* of ProtectColumn */
-} ProtectPlan;
+	store_begin_as(scope, plan->owner,
+				   SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+}
 
-typedef struct ProtectColumn
-{
-	char	   *carrier;
-	char	   *sidecar;
-	char	   *term;			/* NULL where it is not searchable */
-	char	   *context;
-	AttrNumber	attnum;
-	bool		is_new;
-	bool		not_null;
-} ProtectColumn;
-
-/* The columns that are protected already */
+/* The columns of a table that are protected already */
 static void
 plan_present_columns(ProtectPlan *plan, Relation rel)
 {
@@ -179,12 +200,9 @@ plan_present_columns(ProtectPlan *plan, Relation rel)
 
 	if (protection == NULL)
 		return;
-	if (strcmp(get_attname(plan->relid, protection->tenant, false), plan->tenant) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s\" is protected with tenant column \"%s\"",
-						RelationGetRelationName(rel),
-						get_attname(plan->relid, protection->tenant, false))));
+	plan->is_protected = true;
+	plan->live = protection->live;
+	plan->tenant = get_attname(plan->relid, protection->tenant, false);
 	for (int i = 0; i < protection->ncolumns; i++)
 	{
 		const ProtectedColumn *at = &protection->columns[i];
@@ -198,6 +216,25 @@ plan_present_columns(ProtectPlan *plan, Relation rel)
 		column->context = at->context;
 		plan->columns = lappend(plan->columns, column);
 	}
+}
+
+/*
+ * What is to be known of a table to change how it is protected.  rel is open,
+ * and locked so that nobody else has it.
+ */
+ProtectPlan *
+protect_plan(Relation rel)
+{
+	ProtectPlan *plan = palloc0(sizeof(ProtectPlan));
+
+	plan->relid = RelationGetRelid(rel);
+	plan->owner = rel->rd_rel->relowner;
+	plan->name = pstrdup(RelationGetRelationName(rel));
+	plan->table = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
+											 plan->name);
+	plan->relids = find_all_inheritors(plan->relid, AccessExclusiveLock, NULL);
+	plan_present_columns(plan, rel);
+	return plan;
 }
 
 /* A column that is to be protected */
@@ -217,154 +254,68 @@ plan_new_column(ProtectPlan *plan, Relation rel, char *name, bool searchable)
 					 other->is_new ?
 					 errmsg("column \"%s\" is named twice", name) :
 					 errmsg("column \"%s\" of table \"%s\" is protected already",
-							name, RelationGetRelationName(rel))));
+							name, plan->name)));
+		if (strcmp(other->sidecar, name) == 0 ||
+			(other->term && strcmp(other->term, name) == 0))
+			ereport(ERROR,
+					(errcode(ERRCODE_DUPLICATE_OBJECT),
+					 errmsg("column \"%s\" of table \"%s\" holds what is sealed of column \"%s\"",
+							name, plan->name, other->carrier)));
 	}
 	column->attnum = get_attnum(plan->relid, name);
 	if (column->attnum <= 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("column \"%s\" of table \"%s\" does not exist", name,
-						RelationGetRelationName(rel))));
+				 errmsg("column \"%s\" of table \"%s\" does not exist", name, plan->name)));
 	column->carrier = name;
 	column->sidecar = protect_column_name(name, SIDECAR_SUFFIX);
 	column->term = searchable ? protect_column_name(name, TERM_SUFFIX) : NULL;
 	column->context = psprintf("%s.%s.%s",
 							   get_namespace_name(RelationGetNamespace(rel)),
-							   RelationGetRelationName(rel), name);
-	column->not_null = TupleDescAttr(RelationGetDescr(rel), column->attnum - 1)->attnotnull;
+							   plan->name, name);
 	column->is_new = true;
 	plan->columns = lappend(plan->columns, column);
 }
 
-/* The first column of the first row of a query; NULL where there is none */
-char *
-protect_query(char *query)
+/* Open a table that is to be changed by whoever owns it. */
+static Relation
+open_owned(Oid relid)
 {
-	char	   *value = NULL;
+	Relation	rel = relation_open(relid, AccessExclusiveLock);
 
-	if (SPI_execute(query, false, 1) != SPI_OK_SELECT)
-		elog(ERROR, "a query on the catalogs failed");
-	if (SPI_processed > 0)
-		value = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	pfree(query);
-	return value;
+	if (!object_ownercheck(RelationRelationId, relid, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(rel->rd_rel->relkind),
+					   RelationGetRelationName(rel));
+	return rel;
 }
 
-/* The schema, quoted, of the functions that applications call */
-static char *
-extension_schema(void)
-{
-	return protect_query(pstrdup("SELECT pg_catalog.quote_ident(n.nspname)"
-								 " FROM pg_catalog.pg_extension e"
-								 " JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace"
-								 " WHERE e.extname = 'envelope'"));
-}
-
-/* Add the sidecars and what holds for them. */
+/* Add the columns that a call names to a plan. */
 static void
-add_columns(const ProtectPlan *plan)
-{
-	const char *is_sealed = psprintf("%s.envelope_is_sealed", extension_schema());
-	ListCell   *cell;
-
-	foreach(cell, plan->columns)
-	{
-		ProtectColumn *column = lfirst(cell);
-		const char *sidecar = quote_identifier(column->sidecar);
-
-		if (!column->is_new)
-			continue;
-		protect_execute(psprintf("ALTER TABLE %s ADD COLUMN %s bytea,"
-								 " ALTER COLUMN %s SET STORAGE EXTERNAL",
-								 plan->table, sidecar, sidecar));
-		if (column->term)
-			protect_execute(psprintf("ALTER TABLE %s ADD COLUMN %s bytea",
-									 plan->table, quote_identifier(column->term)));
-		protect_execute(psprintf("ALTER TABLE %s ADD CONSTRAINT %s CHECK (%s IS NULL),"
-								 " ADD CONSTRAINT %s CHECK (%s(%s))",
-								 plan->table,
-								 quote_identifier(protect_column_name(column->carrier, PLAIN_CHECK_SUFFIX)),
-								 quote_identifier(column->carrier),
-								 sidecar, is_sealed, sidecar));
-	}
-}
-
-/*
- * Move NOT NULL from carriers to their sidecars, with the name it has on servers
- * where it has one.
- */
-static void
-move_not_null(const ProtectPlan *plan)
+plan_new_columns(ProtectPlan *plan, Relation rel, char *tenant, List *names,
+				 List *searchable)
 {
 	ListCell   *cell;
 
-	foreach(cell, plan->columns)
-	{
-		ProtectColumn *column = lfirst(cell);
-		char	   *name;
-
-		if (!column->is_new || !column->not_null)
-			continue;
-		name = protect_query(psprintf("SELECT pg_catalog.quote_ident(conname)"
-									  " FROM pg_catalog.pg_constraint"
-									  " WHERE conrelid = %u AND contype = 'n' AND conkey = '{%d}'",
-									  plan->relid, column->attnum));
-		protect_execute(psprintf("ALTER TABLE %s ALTER COLUMN %s DROP NOT NULL",
-								 plan->table, quote_identifier(column->carrier)));
-		protect_execute(name ?
-						psprintf("ALTER TABLE %s ADD CONSTRAINT %s NOT NULL %s",
-								 plan->table, name,
-								 quote_identifier(column->sidecar)) :
-						psprintf("ALTER TABLE %s ALTER COLUMN %s SET NOT NULL",
-								 plan->table, quote_identifier(column->sidecar)));
-	}
-}
-
-/* Make the trigger for all columns, in place of one that is there. */
-static void
-make_trigger(const ProtectPlan *plan, bool replace)
-{
-	StringInfoData args;
-	ListCell   *cell;
-
-	initStringInfo(&args);
-	appendStringInfoString(&args, quote_literal_cstr(plan->tenant));
-	foreach(cell, plan->columns)
-	{
-		ProtectColumn *column = lfirst(cell);
-
-		appendStringInfo(&args, ", %s, %s, %s, %s",
-						 quote_literal_cstr(column->carrier),
-						 quote_literal_cstr(column->sidecar),
-						 quote_literal_cstr(column->term ? column->term : ""),
-						 quote_literal_cstr(column->context));
-	}
-	if (replace)
-		protect_execute(psprintf("DROP TRIGGER %s ON %s", SEAL_TRIGGER, plan->table));
-	protect_execute(psprintf("CREATE TRIGGER %s BEFORE INSERT OR UPDATE ON %s"
-							 " FOR EACH ROW EXECUTE FUNCTION %s.%s(%s)",
-							 SEAL_TRIGGER, plan->table, ENVELOPE_SCHEMA,
-							 SEAL_FUNCTION, args.data));
-	protect_execute(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s",
-							 plan->table, SEAL_TRIGGER));
-}
-
-/* Refuse (0A000) a table that has rows. */
-static void
-refuse_rows(Relation rel)
-{
-	TableScanDesc scan;
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
-
-	scan = table_beginscan(rel, snapshot, 0, NULL);
-	if (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	if (names == NIL)
 		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("table \"%s\" has rows", RelationGetRelationName(rel))));
-	table_endscan(scan);
-	UnregisterSnapshot(snapshot);
-	ExecDropSingleTupleTableSlot(slot);
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("no column to protect was named")));
+	foreach(cell, searchable)
+	{
+		if (!is_among(lfirst(cell), names))
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("searchable column \"%s\" is not among the columns to protect",
+							(char *) lfirst(cell))));
+	}
+	if (plan->is_protected && strcmp(plan->tenant, tenant) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" is protected with tenant column \"%s\"",
+						plan->name, plan->tenant)));
+	plan->tenant = tenant;
+	foreach(cell, names)
+		plan_new_column(plan, rel, lfirst(cell), is_among(lfirst(cell), searchable));
 }
 
 /*
@@ -374,38 +325,69 @@ refuse_rows(Relation rel)
 Datum
 envelope_protect(PG_FUNCTION_ARGS)
 {
-	Oid			relid = PG_GETARG_OID(0);
-	List	   *names = names_of(fcinfo, 2);
-	List	   *searchable = names_of(fcinfo, 3);
-	ProtectPlan plan = {0};
+	ProtectPlan *plan;
 	Relation	rel;
-	bool		is_protected;
 	OwnerScope	scope;
-	ListCell   *cell;
+	List	   *indexes;
 
 	require_preload();
-	rel = relation_open(relid, AccessExclusiveLock);
-	if (!object_ownercheck(RelationRelationId, relid, GetUserId()))
-		aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(rel->rd_rel->relkind),
-					   RelationGetRelationName(rel));
-
-	plan.relid = relid;
-	plan.table = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
-											RelationGetRelationName(rel));
-	plan.tenant = pstrdup(NameStr(*PG_GETARG_NAME(1)));
-	is_protected = protection_trigger(rel) != NULL;
-	refuse_rows(rel);
-	plan_present_columns(&plan, rel);
-	foreach(cell, names)
-		plan_new_column(&plan, rel, lfirst(cell), is_among(lfirst(cell), searchable));
-
-	allow_trigger(rel->rd_rel->relowner);
-	store_begin_as(&scope, rel->rd_rel->relowner,
-				   SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	rel = open_owned(PG_GETARG_OID(0));
+	plan = protect_plan(rel);
+	refuse_table(rel, plan);
+	plan_new_columns(plan, rel, pstrdup(NameStr(*PG_GETARG_NAME(1))),
+					 names_of(fcinfo, 2), names_of(fcinfo, 3));
 	relation_close(rel, NoLock);
-	add_columns(&plan);
-	move_not_null(&plan);
-	make_trigger(&plan, is_protected);
+
+	allow_trigger(plan->owner);
+	protect_begin(plan, &scope);
+	term_index_check(plan);
+	refuse_columns(plan);
+	rewrite_check(plan);
+
+	indexes = term_index_drop(plan, false);
+	alter_add_columns(plan);
+	alter_make_trigger(plan);
+	rewrite_table(plan, false);
+	alter_move_not_null(plan, false);
+	alter_move_checks(plan, false);
+	alter_add_checks(plan);
+	term_index_make(plan, indexes, false);
+	store_end(&scope);
+	PG_RETURN_VOID();
+}
+
+/* envelope_unprotect(rel regclass) */
+Datum
+envelope_unprotect(PG_FUNCTION_ARGS)
+{
+	ProtectPlan *plan;
+	Relation	rel;
+	OwnerScope	scope;
+	List	   *indexes;
+	ListCell   *cell;
+
+	shmem_require();
+	rel = open_owned(PG_GETARG_OID(0));
+	plan = protect_plan(rel);
+	if (!plan->is_protected)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" is not protected", plan->name)));
+	if (rel->rd_rel->relispartition)
+		refuse_table(rel, plan);
+	relation_close(rel, NoLock);
+	foreach(cell, plan->columns)
+		((ProtectColumn *) lfirst(cell))->is_new = true;
+
+	protect_begin(plan, &scope);
+	indexes = term_index_drop(plan, true);
+	alter_drop_checks(plan);
+	rewrite_table(plan, true);
+	alter_drop_trigger(plan);
+	alter_move_not_null(plan, true);
+	alter_move_checks(plan, true);
+	alter_drop_columns(plan);
+	term_index_make(plan, indexes, true);
 	store_end(&scope);
 	PG_RETURN_VOID();
 }

@@ -53,39 +53,6 @@
 
 PG_FUNCTION_INFO_V1(envelope_seal);
 
-/* A protected column, ready to be sealed */
-typedef struct SealColumn
-{
-	const ProtectedColumn *at;
-	ValueType	vt;
-	const char *context;		/* UTF-8 */
-	size_t		context_len;
-} SealColumn;
-
-/* A protected table, ready to be sealed; kept from statement to statement */
-typedef struct SealTable
-{
-	Oid			relid;			/* the hash key */
-	MemoryContext context;		/* what it points to; NULL where there is none */
-	bool		valid;
-	const Protection *protection;
-	SealColumn *columns;
-} SealTable;
-
-/* The row that the trigger is called for */
-typedef struct SealRow
-{
-	Relation	rel;
-	const SealTable *table;
-	Datum	   *values;			/* of the new row; what is changed goes here */
-	bool	   *nulls;
-	Datum	   *old_values;		/* NULL for INSERT */
-	bool	   *old_nulls;
-	const char *tenant;			/* UTF-8; NULL until somebody asks */
-	bool		tenant_moved;
-	bool		changed;
-} SealRow;
-
 static HTAB *tables = NULL;
 
 /* What replaced tables may still be in use until the transaction ends */
@@ -192,6 +159,7 @@ prepare_table(SealTable *table, Relation rel)
 		column->context_len = strlen(column->at->context);
 		column->context = utf8_from_server(column->at->context, &column->context_len);
 	}
+	table->has_checks = seal_has_checks(rel, table->protection);
 	MemoryContextSwitchTo(oldcontext);
 }
 
@@ -273,8 +241,8 @@ tenant_of(const SealRow *row, const Datum *values, const bool *nulls)
 }
 
 /* The label of a column's values in the new row */
-static ValueLabel
-label_of(SealRow *row, const SealColumn *column)
+ValueLabel
+seal_label(SealRow *row, const SealColumn *column)
 {
 	ValueLabel	label;
 
@@ -308,8 +276,8 @@ set_term(SealRow *row, const SealColumn *column, const ValueLabel *label,
 }
 
 /* Do two rows hold the same bytes in a column of type bytea? */
-static bool
-same_bytea(const SealRow *row, AttrNumber attnum)
+bool
+seal_same(const SealRow *row, AttrNumber attnum)
 {
 	Datum		a = row->values[attnum - 1];
 	Datum		b = row->old_values[attnum - 1];
@@ -342,12 +310,12 @@ seal_carrier(SealRow *row, const SealColumn *column)
 {
 	const ProtectedColumn *at = column->at;
 	Datum		value = row->values[at->carrier - 1];
-	ValueLabel	label = label_of(row, column);
+	ValueLabel	label = seal_label(row, column);
 	const char *plaintext;
 	size_t		len;
 
 	if (!row->nulls[at->sidecar - 1] &&
-		(row->old_values == NULL || !same_bytea(row, at->sidecar)))
+		(row->old_values == NULL || !seal_same(row, at->sidecar)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("columns \"%s\" and \"%s\" cannot both be given a value",
@@ -402,7 +370,7 @@ static void
 check_stored(SealRow *row, const SealColumn *column)
 {
 	Datum		sealed = row->values[column->at->sidecar - 1];
-	ValueLabel	label = label_of(row, column);
+	ValueLabel	label = seal_label(row, column);
 	const KeyMemo *key;
 	SealedValue value;
 
@@ -425,20 +393,25 @@ check_stored(SealRow *row, const SealColumn *column)
 	check_key_stores(value.key_id, key->state);
 }
 
+/* Open a value of a column. */
+Datum
+seal_open(const ValueLabel *label, const SealColumn *column, Datum sealed)
+{
+	SealedKind	kind;
+	struct varlena *plaintext = keyring_open(label, DatumGetByteaPP(sealed), &kind);
+
+	return value_from_plaintext(&column->vt, kind, VARDATA(plaintext),
+								VARSIZE(plaintext) - VARHDRSZ);
+}
+
 /* Open what the row had under its tenant before. */
 static Datum
 open_old(SealRow *row, const SealColumn *column)
 {
-	ValueLabel	label = label_of(row, column);
-	struct varlena *plaintext;
-	SealedKind	kind;
+	ValueLabel	label = seal_label(row, column);
 
 	label.tenant = tenant_of(row, row->old_values, row->old_nulls);
-	plaintext = keyring_open(&label,
-							 DatumGetByteaPP(row->old_values[column->at->sidecar - 1]),
-							 &kind);
-	return value_from_plaintext(&column->vt, kind, VARDATA(plaintext),
-								VARSIZE(plaintext) - VARHDRSZ);
+	return seal_open(&label, column, row->old_values[column->at->sidecar - 1]);
 }
 
 /* Do what the sidecar of a carrier that is NULL asks for. */
@@ -449,7 +422,7 @@ take_sidecar(SealRow *row, const SealColumn *column)
 
 	if (row->nulls[at->sidecar - 1])
 		set_null(row, at->term);
-	else if (row->old_values == NULL || !same_bytea(row, at->sidecar))
+	else if (row->old_values == NULL || !seal_same(row, at->sidecar))
 		check_stored(row, column);
 	else if (row->tenant_moved)
 	{
@@ -522,6 +495,22 @@ trigger_data(FunctionCallInfo fcinfo)
 	return trigdata;
 }
 
+/* Seal what is to be sealed of a row. */
+static void
+seal_columns(SealRow *row)
+{
+	for (int i = 0; i < row->table->protection->ncolumns; i++)
+	{
+		const SealColumn *column = &row->table->columns[i];
+
+		if (row->nulls[column->at->carrier - 1])
+			take_sidecar(row, column);
+		else
+			seal_carrier(row, column);
+		check_not_null(row, column);
+	}
+}
+
 /* envelope.seal(): the trigger of protected tables; see the file's header. */
 Datum
 envelope_seal(PG_FUNCTION_ARGS)
@@ -529,7 +518,10 @@ envelope_seal(PG_FUNCTION_ARGS)
 	TriggerData *trigdata = trigger_data(fcinfo);
 	bool		is_update = TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event);
 	HeapTuple	tuple = is_update ? trigdata->tg_newtuple : trigdata->tg_trigtuple;
+	int			natts = RelationGetDescr(trigdata->tg_relation)->natts;
 	SealRow		row = {0};
+	Datum	   *given = NULL;
+	bool	   *given_nulls = NULL;
 
 	shmem_require();
 	if (envelope_unreadable == UNREADABLE_NULL)
@@ -548,15 +540,51 @@ envelope_seal(PG_FUNCTION_ARGS)
 		row.tenant_moved = tenant_moves(&row);
 	}
 
+	if (row.table->has_checks)
+	{
+		given = memcpy(palloc(natts * sizeof(Datum)), row.values, natts * sizeof(Datum));
+		given_nulls = memcpy(palloc(natts), row.nulls, natts * sizeof(bool));
+	}
+	seal_columns(&row);
+	if (row.table->has_checks)
+		seal_check_row(fcinfo, &row, given, given_nulls);
+	return PointerGetDatum(form_row(&row, tuple));
+}
+
+/*
+ * Seal the carriers of a row that is stored already, in place.
+ */
+void
+seal_stored_row(Relation rel, Datum *values, bool *nulls)
+{
+	SealRow		row = {rel, get_table(rel), values, nulls};
+	int			natts = RelationGetDescr(rel)->natts;
+
+	row.old_values = memcpy(palloc(natts * sizeof(Datum)), values, natts * sizeof(Datum));
+	row.old_nulls = memcpy(palloc(natts), nulls, natts * sizeof(bool));
+	seal_columns(&row);
+}
+
+/*
+ * The reverse: carriers get their values back, sidecars and terms become NULL.
+ */
+void
+seal_open_row(Relation rel, Datum *values, bool *nulls)
+{
+	SealRow		row = {rel, get_table(rel), values, nulls};
+
 	for (int i = 0; i < row.table->protection->ncolumns; i++)
 	{
 		const SealColumn *column = &row.table->columns[i];
+		AttrNumber	sidecar = column->at->sidecar;
+		ValueLabel	label;
 
-		if (row.nulls[column->at->carrier - 1])
-			take_sidecar(&row, column);
-		else
-			seal_carrier(&row, column);
-		check_not_null(&row, column);
+		if (nulls[sidecar - 1])
+			continue;
+		label = seal_label(&row, column);
+		set_value(&row, column->at->carrier,
+				  seal_open(&label, column, values[sidecar - 1]));
+		set_null(&row, sidecar);
+		set_null(&row, column->at->term);
 	}
-	return PointerGetDatum(form_row(&row, tuple));
 }
