@@ -103,7 +103,7 @@ SELECT count(*) > 0 AS cache FROM envelope.cache;
 SELECT count(*) AS status FROM envelope.status WHERE kek = 'platform';
 SELECT count(*) > 0 AS kms_stats FROM envelope.kms_stats;
 SELECT size > 0 AS cache_stats FROM envelope.cache_stats;
-SELECT severity, subject FROM envelope_doctor();
+SELECT severity, subject FROM envelope_doctor() WHERE subject <> 'KEK eu';
 SELECT outcome('SELECT 1 FROM envelope.tenant_keys') AS keys, outcome($$SELECT envelope_create_tenant('x')$$) AS create_tenant,
 	outcome($$SELECT envelope_decrypt('t1', '\x')$$) AS open;
 RESET ROLE;
@@ -123,7 +123,7 @@ SELECT envelope_create_tenant('not trapped') OPERATOR(pg_catalog.>) 0;
 SELECT envelope_suspend_tenant('not trapped'), envelope_resume_tenant('not trapped');
 SELECT envelope_create_kek('other', 'local://other'), envelope_alter_kek('other', is_default => false), envelope_drop_kek('other');
 SELECT envelope_grant('regress_someone', 'operate');
-SELECT severity, subject FROM envelope_doctor();
+SELECT severity, subject FROM envelope_doctor() WHERE subject <> 'KEK eu';
 SELECT envelope_warm(array['not trapped']) OPERATOR(pg_catalog.>=) 0;
 CREATE TABLE trap.signups (id varchar(20), kek text);
 CREATE TRIGGER provision AFTER INSERT ON trap.signups FOR EACH ROW EXECUTE FUNCTION envelope_provision('id', 'kek');
