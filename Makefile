@@ -49,12 +49,18 @@ OBJS = \
 	src/kms/vault.o \
 	src/kms/vault_credentials.o \
 	src/kms/worker.o \
+	src/lifecycle/death.o \
+	src/lifecycle/destruction.o \
 	src/lifecycle/flip.o \
+	src/lifecycle/maintenance.o \
 	src/lifecycle/privileges.o \
+	src/lifecycle/progress.o \
+	src/lifecycle/rewrap.o \
 	src/lifecycle/rotation.o \
 	src/lifecycle/steps.o \
 	src/lifecycle/sweep.o \
 	src/tables/alter.o \
+	src/lifecycle/verify.o \
 	src/tables/functions.o \
 	src/tables/inline.o \
 	src/tables/open.o \

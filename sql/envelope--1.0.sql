@@ -64,7 +64,7 @@ CREATE TABLE envelope.tenant_keys (
 CREATE UNIQUE INDEX tenant_keys_active ON envelope.tenant_keys (tenant_id, purpose)
 	WHERE state = 'active';
 CREATE INDEX tenant_keys_tenant ON envelope.tenant_keys (tenant_id);
-CREATE INDEX tenant_keys_kek ON envelope.tenant_keys (kek);
+CREATE INDEX tenant_keys_kek ON envelope.tenant_keys (kek, key_id);
 COMMENT ON TABLE envelope.tenant_keys IS 'data keys of tenants, wrapped by KEKs; a row is never deleted';
 COMMENT ON COLUMN envelope.tenant_keys.key_id IS 'random, never used twice; stands in every value sealed under the key';
 COMMENT ON COLUMN envelope.tenant_keys.purpose IS 'data: random encryption; index: deterministic values and blind indexes';
@@ -118,6 +118,32 @@ COMMENT ON COLUMN envelope.rotations.phase IS 'reencrypt, wait, scan, rewrap whi
 COMMENT ON COLUMN envelope.rotations.pass IS 'the rotation whose row tells the progress of this one';
 COMMENT ON COLUMN envelope.rotations.proof IS 'which keys no row of which columns was under, when it was looked at after every transaction that could still seal under them had ended';
 
+CREATE TABLE envelope.rotation_intervals (
+	kind text COLLATE "C" NOT NULL CHECK (kind IN ('default', 'tenant', 'kek')),
+	subject text COLLATE "C" NOT NULL,
+	every interval NOT NULL,
+	PRIMARY KEY (kind, subject)
+);
+COMMENT ON TABLE envelope.rotation_intervals IS 'how often maintenance rotates keys: of tenants, of those that have no interval of their own, and under KEKs';
+
+CREATE TABLE envelope.destroy_requests (
+	request_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	tenant_id text COLLATE "C" NOT NULL,
+	requested_by text COLLATE "C" NOT NULL,
+	requested_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	destroy_after timestamptz NOT NULL,
+	previous_state text COLLATE "C" NOT NULL,
+	approved_by text[] COLLATE "C" NOT NULL DEFAULT '{}',
+	loss jsonb NOT NULL,
+	ended_at timestamptz,
+	outcome text COLLATE "C" CHECK (outcome IN ('cancelled', 'destroyed'))
+);
+CREATE UNIQUE INDEX destroy_requests_open ON envelope.destroy_requests (tenant_id)
+	WHERE ended_at IS NULL;
+COMMENT ON TABLE envelope.destroy_requests IS 'requests to destroy a tenant, and who has approved them';
+COMMENT ON COLUMN envelope.destroy_requests.requested_by IS 'who the session logged in as, as in approved_by';
+COMMENT ON COLUMN envelope.destroy_requests.loss IS 'how many values of which columns the tenant had at the request';
+
 CREATE TABLE envelope.audit_log (
 	audit_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
 	at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
@@ -146,6 +172,9 @@ SELECT pg_catalog.pg_extension_config_dump('envelope.registered_columns', '');
 SELECT pg_catalog.pg_extension_config_dump('envelope.registered_columns_registration_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('envelope.rotations', '');
 SELECT pg_catalog.pg_extension_config_dump('envelope.rotations_rotation_id_seq', '');
+SELECT pg_catalog.pg_extension_config_dump('envelope.rotation_intervals', '');
+SELECT pg_catalog.pg_extension_config_dump('envelope.destroy_requests', '');
+SELECT pg_catalog.pg_extension_config_dump('envelope.destroy_requests_request_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('envelope.audit_log', '');
 SELECT pg_catalog.pg_extension_config_dump('envelope.audit_log_audit_id_seq', '');
 
@@ -522,6 +551,110 @@ CREATE PROCEDURE @extschema@.envelope_rotate_tenant(tenant uuid, batch_size inte
 	LANGUAGE c AS 'MODULE_PATHNAME', 'envelope_rotate_tenant_for_uuid';
 COMMENT ON PROCEDURE @extschema@.envelope_rotate_tenant(uuid, integer, interval) IS 'rotate a tenant''s data key while everything runs on, and prove that the old one is not needed; goes on where it was interrupted';
 
+CREATE PROCEDURE @extschema@.envelope_destroy_retired_keys(tenant text)
+	LANGUAGE c AS 'MODULE_PATHNAME', 'envelope_destroy_retired_keys_for_text';
+COMMENT ON PROCEDURE @extschema@.envelope_destroy_retired_keys(text) IS 'destroy the tenant''s retired data keys, after making sure that no value in the database needs them';
+
+CREATE PROCEDURE @extschema@.envelope_destroy_retired_keys(tenant bigint)
+	LANGUAGE c AS 'MODULE_PATHNAME', 'envelope_destroy_retired_keys_for_bigint';
+COMMENT ON PROCEDURE @extschema@.envelope_destroy_retired_keys(bigint) IS 'destroy the tenant''s retired data keys, after making sure that no value in the database needs them';
+
+CREATE PROCEDURE @extschema@.envelope_destroy_retired_keys(tenant uuid)
+	LANGUAGE c AS 'MODULE_PATHNAME', 'envelope_destroy_retired_keys_for_uuid';
+COMMENT ON PROCEDURE @extschema@.envelope_destroy_retired_keys(uuid) IS 'destroy the tenant''s retired data keys, after making sure that no value in the database needs them';
+
+CREATE FUNCTION @extschema@.envelope_verify_tenant(tenant text) RETURNS TABLE (table_name text, column_name text, key_id bigint, key_state text, "values" bigint, failures bigint, sqlstate text)
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_verify_tenant';
+COMMENT ON FUNCTION @extschema@.envelope_verify_tenant(text) IS 'open every value of a tenant, and count by column and key';
+
+CREATE FUNCTION @extschema@.envelope_verify_tenant(tenant bigint) RETURNS TABLE (table_name text, column_name text, key_id bigint, key_state text, "values" bigint, failures bigint, sqlstate text)
+	LANGUAGE sql VOLATILE BEGIN ATOMIC
+	SELECT * FROM @extschema@.envelope_verify_tenant(tenant::pg_catalog.text);
+END;
+COMMENT ON FUNCTION @extschema@.envelope_verify_tenant(bigint) IS 'see envelope_verify_tenant(text)';
+
+CREATE FUNCTION @extschema@.envelope_verify_tenant(tenant uuid) RETURNS TABLE (table_name text, column_name text, key_id bigint, key_state text, "values" bigint, failures bigint, sqlstate text)
+	LANGUAGE sql VOLATILE BEGIN ATOMIC
+	SELECT * FROM @extschema@.envelope_verify_tenant(tenant::pg_catalog.text);
+END;
+COMMENT ON FUNCTION @extschema@.envelope_verify_tenant(uuid) IS 'see envelope_verify_tenant(text)';
+
+CREATE FUNCTION @extschema@.envelope_set_tenant_kek(tenant text, kek text) RETURNS integer
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_set_tenant_kek';
+COMMENT ON FUNCTION @extschema@.envelope_set_tenant_kek(text, text) IS 'have all keys of a tenant wrapped by another KEK, those to come too; returns how many were moved';
+
+CREATE FUNCTION @extschema@.envelope_set_tenant_kek(tenant bigint, kek text) RETURNS integer
+	LANGUAGE sql VOLATILE RETURN @extschema@.envelope_set_tenant_kek(tenant::pg_catalog.text, kek);
+COMMENT ON FUNCTION @extschema@.envelope_set_tenant_kek(bigint, text) IS 'see envelope_set_tenant_kek(text, text)';
+
+CREATE FUNCTION @extschema@.envelope_set_tenant_kek(tenant uuid, kek text) RETURNS integer
+	LANGUAGE sql VOLATILE RETURN @extschema@.envelope_set_tenant_kek(tenant::pg_catalog.text, kek);
+COMMENT ON FUNCTION @extschema@.envelope_set_tenant_kek(uuid, text) IS 'see envelope_set_tenant_kek(text, text)';
+
+CREATE PROCEDURE @extschema@.envelope_rotate_kek(kek text, new_kek text DEFAULT NULL)
+	LANGUAGE c AS 'MODULE_PATHNAME', 'envelope_rotate_kek';
+COMMENT ON PROCEDURE @extschema@.envelope_rotate_kek(text, text) IS 're-wrap all keys under a KEK under another one, or under its own newest version; goes on where it was interrupted';
+
+CREATE FUNCTION @extschema@.envelope_schedule_destroy(tenant text, after interval DEFAULT '30 days') RETURNS TABLE (table_name text, column_name text, "values" bigint)
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_schedule_destroy';
+COMMENT ON FUNCTION @extschema@.envelope_schedule_destroy(text, interval) IS 'request that a tenant be destroyed, in 7 to 30 days; it cannot be used until then; returns what will be lost';
+
+CREATE FUNCTION @extschema@.envelope_schedule_destroy(tenant bigint, after interval DEFAULT '30 days') RETURNS TABLE (table_name text, column_name text, "values" bigint)
+	LANGUAGE sql VOLATILE BEGIN ATOMIC
+	SELECT * FROM @extschema@.envelope_schedule_destroy(tenant::pg_catalog.text, after);
+END;
+COMMENT ON FUNCTION @extschema@.envelope_schedule_destroy(bigint, interval) IS 'see envelope_schedule_destroy(text, interval)';
+
+CREATE FUNCTION @extschema@.envelope_schedule_destroy(tenant uuid, after interval DEFAULT '30 days') RETURNS TABLE (table_name text, column_name text, "values" bigint)
+	LANGUAGE sql VOLATILE BEGIN ATOMIC
+	SELECT * FROM @extschema@.envelope_schedule_destroy(tenant::pg_catalog.text, after);
+END;
+COMMENT ON FUNCTION @extschema@.envelope_schedule_destroy(uuid, interval) IS 'see envelope_schedule_destroy(text, interval)';
+
+CREATE FUNCTION @extschema@.envelope_approve_destroy(tenant text) RETURNS integer
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_approve_destroy';
+COMMENT ON FUNCTION @extschema@.envelope_approve_destroy(text) IS 'approve that a tenant be destroyed, which somebody else has requested; returns how many approvals are still wanted';
+
+CREATE FUNCTION @extschema@.envelope_approve_destroy(tenant bigint) RETURNS integer
+	LANGUAGE sql VOLATILE RETURN @extschema@.envelope_approve_destroy(tenant::pg_catalog.text);
+COMMENT ON FUNCTION @extschema@.envelope_approve_destroy(bigint) IS 'see envelope_approve_destroy(text)';
+
+CREATE FUNCTION @extschema@.envelope_approve_destroy(tenant uuid) RETURNS integer
+	LANGUAGE sql VOLATILE RETURN @extschema@.envelope_approve_destroy(tenant::pg_catalog.text);
+COMMENT ON FUNCTION @extschema@.envelope_approve_destroy(uuid) IS 'see envelope_approve_destroy(text)';
+
+CREATE FUNCTION @extschema@.envelope_cancel_destroy(tenant text) RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_cancel_destroy';
+COMMENT ON FUNCTION @extschema@.envelope_cancel_destroy(text) IS 'cancel a request to destroy a tenant, which is then again what it was';
+
+CREATE FUNCTION @extschema@.envelope_cancel_destroy(tenant bigint) RETURNS void
+	LANGUAGE sql VOLATILE RETURN @extschema@.envelope_cancel_destroy(tenant::pg_catalog.text);
+COMMENT ON FUNCTION @extschema@.envelope_cancel_destroy(bigint) IS 'see envelope_cancel_destroy(text)';
+
+CREATE FUNCTION @extschema@.envelope_cancel_destroy(tenant uuid) RETURNS void
+	LANGUAGE sql VOLATILE RETURN @extschema@.envelope_cancel_destroy(tenant::pg_catalog.text);
+COMMENT ON FUNCTION @extschema@.envelope_cancel_destroy(uuid) IS 'see envelope_cancel_destroy(text)';
+
+CREATE FUNCTION @extschema@.envelope_set_rotation_interval(tenant text, every interval) RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_set_rotation_interval';
+COMMENT ON FUNCTION @extschema@.envelope_set_rotation_interval(text, interval) IS 'how often maintenance rotates a tenants data key, or (null) that of tenants without an interval of their own; null: never';
+
+CREATE FUNCTION @extschema@.envelope_set_rotation_interval(tenant bigint, every interval) RETURNS void
+	LANGUAGE sql VOLATILE RETURN @extschema@.envelope_set_rotation_interval(tenant::pg_catalog.text, every);
+COMMENT ON FUNCTION @extschema@.envelope_set_rotation_interval(bigint, interval) IS 'see envelope_set_rotation_interval(text, interval)';
+
+CREATE FUNCTION @extschema@.envelope_set_rotation_interval(tenant uuid, every interval) RETURNS void
+	LANGUAGE sql VOLATILE RETURN @extschema@.envelope_set_rotation_interval(tenant::pg_catalog.text, every);
+COMMENT ON FUNCTION @extschema@.envelope_set_rotation_interval(uuid, interval) IS 'see envelope_set_rotation_interval(text, interval)';
+
+CREATE FUNCTION @extschema@.envelope_set_kek_rotation_interval(kek text, every interval) RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_set_kek_rotation_interval';
+COMMENT ON FUNCTION @extschema@.envelope_set_kek_rotation_interval(text, interval) IS 'how often maintenance re-wraps the keys under a KEK; null: never';
+
+CREATE PROCEDURE @extschema@.envelope_run_maintenance(batch_size integer DEFAULT 1000, pause interval DEFAULT '0')
+	LANGUAGE c AS 'MODULE_PATHNAME', 'envelope_run_maintenance';
+COMMENT ON PROCEDURE @extschema@.envelope_run_maintenance(integer, interval) IS 'do what is due: rotations, destructions; for a timer to call';
+
 --
 -- Views.  The functions below them show what is of the current database.
 --
@@ -677,7 +810,13 @@ BEGIN ATOMIC
 		('operate', 'EXECUTE', 'PROCEDURE @extschema@.envelope_rotate_tenant(bigint, integer, interval)'),
 		('operate', 'EXECUTE', 'FUNCTION @extschema@.rotate_tenant_dek(uuid, boolean)'),
 		('operate', 'EXECUTE', 'PROCEDURE @extschema@.envelope_rotate_tenant(uuid, integer, interval)'),
+		('operate', 'EXECUTE', 'FUNCTION @extschema@.envelope_verify_tenant(text)'),
+		('operate', 'EXECUTE', 'FUNCTION @extschema@.envelope_verify_tenant(bigint)'),
+		('operate', 'EXECUTE', 'FUNCTION @extschema@.envelope_verify_tenant(uuid)'),
+		('operate', 'EXECUTE', 'PROCEDURE @extschema@.envelope_run_maintenance(integer, interval)'),
 		('operate', 'SELECT', 'TABLE envelope.audit_log'),
+		('operate', 'SELECT', 'TABLE envelope.rotation_intervals'),
+		('operate', 'SELECT', 'TABLE envelope.destroy_requests'),
 		('operate', 'SELECT', 'TABLE envelope.rotations'),
 		('operate', 'SELECT', 'TABLE envelope.rotation_progress'),
 		('operate', 'SELECT', 'TABLE envelope.registered_columns'),
@@ -704,6 +843,26 @@ BEGIN ATOMIC
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_register_column(regclass, name, name, text, text)'),
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_unregister_column(regclass, name)'),
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_unprotect(regclass)'),
+		('admin', 'EXECUTE', 'PROCEDURE @extschema@.envelope_destroy_retired_keys(text)'),
+		('admin', 'EXECUTE', 'PROCEDURE @extschema@.envelope_destroy_retired_keys(bigint)'),
+		('admin', 'EXECUTE', 'PROCEDURE @extschema@.envelope_destroy_retired_keys(uuid)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_set_tenant_kek(text, text)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_set_tenant_kek(bigint, text)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_set_tenant_kek(uuid, text)'),
+		('admin', 'EXECUTE', 'PROCEDURE @extschema@.envelope_rotate_kek(text, text)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_schedule_destroy(text, interval)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_schedule_destroy(bigint, interval)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_schedule_destroy(uuid, interval)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_approve_destroy(text)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_approve_destroy(bigint)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_approve_destroy(uuid)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_cancel_destroy(text)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_cancel_destroy(bigint)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_cancel_destroy(uuid)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_set_rotation_interval(text, interval)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_set_rotation_interval(bigint, interval)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_set_rotation_interval(uuid, interval)'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_set_kek_rotation_interval(text, interval)'),
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_grant(name, text)'),
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_revoke(name, text)'),
 		('admin', 'SELECT, INSERT', 'TABLE envelope.keks'),

@@ -353,6 +353,17 @@ key_may_go(KeyState from, KeyState to)
 	return false;
 }
 
+/* With a tenant go its keys, whatever state they are in. */
+static bool
+tenant_is_destroyed(const char *tenant)
+{
+	size_t		len = strlen(tenant);
+	TenantRow	row;
+
+	return catalog_read_tenant(utf8_from_server(tenant, &len), &row) &&
+		row.state == TENANT_DESTROYED;
+}
+
 /* Trigger on envelope.tenant_keys */
 Datum
 envelope_guard_tenant_keys(PG_FUNCTION_ARGS)
@@ -370,7 +381,9 @@ envelope_guard_tenant_keys(PG_FUNCTION_ARGS)
 		require_unchanged(trigdata, Anum_tenant_keys_purpose);
 		require_unchanged(trigdata, Anum_tenant_keys_key_check);
 		if (strcmp(from, to) != 0 &&
-			!key_may_go(key_state_parse(from), key_state_parse(to)))
+			!key_may_go(key_state_parse(from), key_state_parse(to)) &&
+			!(key_state_parse(to) == KEY_DESTROYED && tenant_is_destroyed(
+																		  text_of(trigdata, row, Anum_tenant_keys_tenant_id))))
 			refuse_transition(trigdata->tg_relation, from, to);
 	}
 

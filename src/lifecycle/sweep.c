@@ -33,6 +33,7 @@
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
@@ -675,6 +676,7 @@ sweep_scan_tables(SweepScope scope, int *ntables)
 	{
 		Relation	rel = table_open(RelationRelationId, AccessShareLock);
 		SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+		Oid			own = get_namespace_oid(ENVELOPE_SCHEMA, true);
 		HeapTuple	tuple;
 
 		while (HeapTupleIsValid(tuple = systable_getnext(scan)))
@@ -683,6 +685,7 @@ sweep_scan_tables(SweepScope scope, int *ntables)
 
 			if ((class->relkind == RELKIND_RELATION || class->relkind == RELKIND_MATVIEW) &&
 				class->oid >= FirstNormalObjectId &&
+				class->relnamespace != own &&
 				class->relpersistence != RELPERSISTENCE_TEMP)
 				relids = lappend_oid(relids, class->oid);
 		}

@@ -1,0 +1,458 @@
+/*-------------------------------------------------------------------------
+ *
+ * rewrap.c
+ *	  Moving wrapped data keys from one KEK to another.
+ *
+ * The data keys stay what they are, and no row of data is touched: only how they
+ * are wrapped changes.  The worker has the new wrapping unwrapped and compares
+ * key_check before it says that all is well (kms/worker.c); a row is changed
+ * only if the wrapping is still the one that was read, so that whoever has
+ * destroyed or moved the key meanwhile is not overruled.
+ *
+ * A tenant's keys move in one transaction.  All keys under a KEK move in
+ * batches, in the order of their ids, each a transaction of its own; the row in
+ * envelope.rotations says how far it came, and the next call goes on there.  A
+ * key that the KMS refuses is named and left alone, and the rotation then ends
+ * as incomplete; a KMS that does not answer ends the call, not the rotation.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+#include "utils/memutils.h"
+
+#include "errors.h"
+#include "keys/audit.h"
+#include "keys/cache.h"
+#include "keys/catalog.h"
+#include "keys/encoding.h"
+#include "keys/keyring.h"
+#include "keys/store.h"
+#include "kms/queue.h"
+#include "lifecycle/progress.h"
+#include "lifecycle/rewrap.h"
+#include "lifecycle/steps.h"
+#include "shmem.h"
+
+/* So many keys are re-wrapped by one transaction. */
+#define BATCH_KEYS 500
+
+/* So many keys that failed are named; the rest is counted. */
+#define NAMED_FAILURES 10
+
+/* A key on its way */
+typedef struct Moving
+{
+	int64		key_id;
+	char	   *tenant;			/* UTF-8 */
+	bytea	   *before;			/* its wrapping */
+	bytea	   *after;
+	char	   *version;
+	KmsOutcome	outcome;
+	char	   *why;			/* it failed */
+}			Moving;
+
+typedef struct Rewrap
+{
+	const char *kek;			/* NULL: whatever wraps them */
+	const KmsRequest *target;	/* what a request says of the new KEK */
+	MemoryContext context;
+	Moving	   *keys;
+	int			nkeys;
+}			Rewrap;
+
+static bytea *
+make_bytea(const uint8 *bytes, int len)
+{
+	bytea	   *value = palloc(VARHDRSZ + len);
+
+	SET_VARSIZE(value, VARHDRSZ + len);
+	memcpy(VARDATA(value), bytes, len);
+	return value;
+}
+
+static bool
+fill_rewrap(int item, KmsRequest *request, void *arg)
+{
+	Rewrap	   *rewrap = arg;
+	Moving	   *key = &rewrap->keys[item];
+	KmsPriority priority = request->priority;
+	MemoryContext oldcontext;
+	KeyRow		row;
+
+	if (!catalog_read_wrapped(key->key_id, &row, request) ||
+		request->wrapped_len == 0 ||
+		(rewrap->kek && strcmp(request->kek, rewrap->kek) != 0))
+		return false;			/* somebody has destroyed or moved it */
+
+	oldcontext = MemoryContextSwitchTo(rewrap->context);
+	key->tenant = pstrdup(row.tenant);
+	key->before = make_bytea(request->wrapped, request->wrapped_len);
+	MemoryContextSwitchTo(oldcontext);
+
+	request->operation = KMS_REWRAP;
+	request->priority = priority;
+	request->database = MyDatabaseId;
+	request->generation = dek_cache_generation(MyDatabaseId, row.tenant);
+	strlcpy(request->target_kek, rewrap->target->kek, sizeof(request->target_kek));
+	strlcpy(request->target_uri, rewrap->target->uri, sizeof(request->target_uri));
+	strlcpy(request->target_options, rewrap->target->options, sizeof(request->target_options));
+	return true;
+}
+
+static void
+take_rewrapped(int item, const KmsReply *reply, void *arg)
+{
+	Rewrap	   *rewrap = arg;
+	Moving	   *key = &rewrap->keys[item];
+	MemoryContext oldcontext = MemoryContextSwitchTo(rewrap->context);
+
+	key->outcome = reply->outcome;
+	if (reply->outcome == KMS_OK)
+	{
+		key->after = make_bytea(reply->wrapped, reply->wrapped_len);
+		key->version = pstrdup(reply->kek_version);
+	}
+	else
+		key->why = pstrdup(reply->detail);
+	MemoryContextSwitchTo(oldcontext);
+}
+
+/*
+ * Replace the wrappings of keys that are still wrapped as they were, between
+ * store_begin and store_end.  Returns how many were replaced.
+ */
+static int
+store_rewrapped(const Rewrap * rewrap)
+{
+	int			nmoved = 0;
+
+	for (int i = 0; i < rewrap->nkeys; i++)
+	{
+		const		Moving *key = &rewrap->keys[i];
+
+		if (key->after)
+		{
+			StoreParam	params[] = {
+				{INT8OID, Int64GetDatum(key->key_id), false},
+				{BYTEAOID, PointerGetDatum(key->before), false},
+				{BYTEAOID, PointerGetDatum(key->after), false},
+				store_text(rewrap->target->kek),
+				store_text(key->version)
+			};
+
+			nmoved += (int) store_execute("UPDATE envelope.tenant_keys"
+										  " SET wrapped_dek = $3, kek = $4, kek_version = $5"
+										  " WHERE key_id = $1 AND wrapped_dek = $2",
+										  lengthof(params), params);
+		}
+	}
+	return nmoved;
+}
+
+/* What a request says of a KEK, which is kept from being dropped; 42704. */
+static KmsRequest *
+lock_kek(const char *kek)
+{
+	KmsRequest *request = palloc0(sizeof(KmsRequest));
+
+	if (!store_lock_kek(kek) || !catalog_read_kek(kek, request))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("KEK \"%s\" does not exist", kek)));
+	return request;
+}
+
+/* Take the keys that a query has found, whose first column is their id. */
+static void
+take_keys(Rewrap * rewrap, uint64 nkeys)
+{
+	rewrap->nkeys = (int) nkeys;
+	rewrap->keys = MemoryContextAllocZero(rewrap->context, sizeof(Moving) * Max(nkeys, 1));
+	for (uint64 i = 0; i < nkeys; i++)
+	{
+		bool		isnull;
+
+		rewrap->keys[i].key_id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i],
+															 SPI_tuptable->tupdesc, 1, &isnull));
+	}
+}
+
+/*
+ * Move all keys of a tenant to a KEK, and have it wrap those to come, in the
+ * caller's transaction.  Returns how many were moved.  Throws VE001, VE005,
+ * 42704, and what keyring_report throws.
+ */
+int
+rewrap_tenant(const char *tenant, const char *kek)
+{
+	StoreParam	params[] = {store_text(tenant), store_text(kek)};
+	Rewrap		rewrap = {NULL};
+	OwnerScope	scope;
+	int			nmoved;
+	size_t		len = strlen(tenant);
+	TenantRow	row;
+
+	shmem_require();
+	store_refuse_serializable("move a tenant's keys");
+	store_begin(&scope);
+	rewrap.context = CurrentMemoryContext;
+	rewrap.target = lock_kek(kek);
+	if (store_execute("UPDATE envelope.tenants SET kek = $2"
+					  " WHERE tenant_id = $1 AND state <> 'destroyed'",
+					  lengthof(params), params) == 0)
+	{
+		bool		exists = catalog_read_tenant(utf8_from_server(tenant, &len), &row);
+
+		ereport(ERROR,
+				(errcode(exists ? ERRCODE_ENVELOPE_DESTROYED : ERRCODE_ENVELOPE_UNKNOWN_TENANT),
+				 exists ? errmsg("tenant \"%s\" was destroyed", tenant) :
+				 errmsg("tenant \"%s\" does not exist", tenant)));
+	}
+	take_keys(&rewrap, store_execute("SELECT key_id FROM envelope.tenant_keys"
+									 " WHERE tenant_id = $1 AND state <> 'destroyed'"
+									 " AND $2 IS NOT NULL ORDER BY key_id FOR UPDATE",
+									 lengthof(params), params));
+	kms_call_many(rewrap.nkeys, fill_rewrap, take_rewrapped, &rewrap);
+	for (int i = 0; i < rewrap.nkeys; i++)
+	{
+		if (rewrap.keys[i].outcome != KMS_OK)
+		{
+			KmsRequest *request = palloc0(sizeof(KmsRequest));
+
+			strlcpy(request->kek, kek, sizeof(request->kek));
+			strlcpy(request->tenant, rewrap.keys[i].tenant, sizeof(request->tenant));
+			keyring_report(request, rewrap.keys[i].outcome, rewrap.keys[i].why);
+		}
+	}
+	nmoved = store_rewrapped(&rewrap);
+	if (nmoved != rewrap.nkeys)
+		elog(ERROR, "a key of tenant \"%s\" could not be moved", tenant);
+	audit_record("tenant.set_kek", tenant, kek, NO_KEY, NULL);
+	store_end(&scope);
+	return nmoved;
+}
+
+/* Where a rotation of a KEK is */
+typedef struct KekRotation
+{
+	int64		id;
+	int64		last_key;
+	int64		moved;
+	int64		seen;
+	int64		failed;
+	StringInfoData failures;	/* the first of them */
+}			KekRotation;
+
+/* The unfinished rotation from one KEK to the other, or a new one */
+static void
+begin_kek_rotation(KekRotation * rotation, const char *kek, const char *target)
+{
+	StoreParam	params[] = {store_text(kek), store_text(target)};
+	OwnerScope	scope;
+	bool		isnull;
+	int64		estimated;
+
+	store_begin(&scope);
+	(void) lock_kek(target);
+	if (store_execute("SELECT rotation_id, coalesce(last_key, 0), rows_reencrypted"
+					  " FROM envelope.rotations WHERE kind = 'kek' AND finished_at IS NULL"
+					  " AND kek = $1 AND new_kek = $2 ORDER BY rotation_id DESC LIMIT 1",
+					  lengthof(params), params) > 0)
+	{
+		HeapTuple	row = SPI_tuptable->vals[0];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
+
+		rotation->id = DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull));
+		rotation->last_key = DatumGetInt64(SPI_getbinval(row, desc, 2, &isnull));
+		rotation->moved = DatumGetInt64(SPI_getbinval(row, desc, 3, &isnull));
+	}
+	(void) store_execute("SELECT count(*) FROM envelope.tenant_keys"
+						 " WHERE kek = $1 AND state <> 'destroyed' AND $2 IS NOT NULL",
+						 lengthof(params), params);
+	estimated = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+											1, &isnull));
+	(void) store_execute("UPDATE envelope.tenants SET kek = $2"
+						 " WHERE kek = $1 AND kek <> $2 AND state <> 'destroyed'",
+						 lengthof(params), params);
+	if (rotation->id == 0)
+	{
+		rotation->id = progress_insert("kek", NULL, kek, target, "rewrap");
+		audit_record("kek.rotate", NULL, kek, NO_KEY,
+					 psprintf("{\"to\": \"%s\", \"rotation\": " INT64_FORMAT "}",
+							  target, rotation->id));
+	}
+	progress_phase(rotation->id, "rewrap", estimated);
+	store_end(&scope);
+	steps_commit();
+}
+
+/* Name what failed; VE003 where nothing was answered at all. */
+static void
+note_failures(KekRotation * rotation, const Rewrap * rewrap)
+{
+	int			nunreachable = 0;
+	const char *why = NULL;
+
+	for (int i = 0; i < rewrap->nkeys; i++)
+	{
+		const		Moving *key = &rewrap->keys[i];
+		size_t		len;
+
+		if (key->outcome == KMS_OK)
+			continue;
+		if (key->outcome == KMS_UNREACHABLE)
+		{
+			nunreachable++;
+			why = key->why;
+		}
+		if (rotation->failed++ >= NAMED_FAILURES)
+			continue;
+		len = strlen(key->tenant);
+		appendStringInfo(&rotation->failures, "%skey " INT64_FORMAT " of tenant \"%s\" is %s: %s",
+						 rotation->failures.len > 0 ? "\n" : "", key->key_id,
+						 utf8_to_server(key->tenant, &len),
+						 kms_outcome_name(key->outcome), key->why);
+	}
+	if (nunreachable > 0 && nunreachable == rewrap->nkeys)
+		ereport(ERROR,
+				(errcode(ERRCODE_ENVELOPE_UNREACHABLE),
+				 errmsg("the KMS could not be reached for the keys under KEK \"%s\"", rewrap->kek),
+				 errdetail("%s", why),
+				 errhint("Call again to go on.")));
+}
+
+/* Re-wrap the next batch; false where there is none. */
+static bool
+rewrap_batch(KekRotation * rotation, Rewrap * rewrap)
+{
+	MemoryContext batch = AllocSetContextCreate(CurrentMemoryContext, "envelope rewrap",
+												ALLOCSET_DEFAULT_SIZES);
+	StoreParam	params[3];
+	OwnerScope	scope;
+	bool		more;
+
+	rewrap->context = batch;
+	store_begin(&scope);
+	params[0] = store_text(rewrap->kek);
+	params[1] = (StoreParam)
+	{
+		INT8OID, Int64GetDatum(rotation->last_key), false
+	};
+	params[2] = (StoreParam)
+	{
+		INT8OID, Int64GetDatum(BATCH_KEYS), false
+	};
+	take_keys(rewrap, store_execute("SELECT key_id FROM envelope.tenant_keys"
+									" WHERE kek = $1 AND key_id > $2 AND state <> 'destroyed'"
+									" ORDER BY key_id LIMIT $3", lengthof(params), params));
+	store_end(&scope);
+
+	more = rewrap->nkeys > 0;
+	if (more)
+	{
+		kms_call_many(rewrap->nkeys, fill_rewrap, take_rewrapped, rewrap);
+		note_failures(rotation, rewrap);
+		rotation->last_key = rewrap->keys[rewrap->nkeys - 1].key_id;
+		rotation->seen += rewrap->nkeys;
+
+		store_begin(&scope);
+		rotation->moved += store_rewrapped(rewrap);
+		params[0] = (StoreParam)
+		{
+			INT8OID, Int64GetDatum(rotation->id), false
+		};
+		params[1] = (StoreParam)
+		{
+			INT8OID, Int64GetDatum(rotation->last_key), false
+		};
+		(void) store_execute("UPDATE envelope.rotations SET last_key = $2 WHERE rotation_id = $1",
+							 2, params);
+		store_end(&scope);
+		progress_tell(rotation->id, rotation->seen, rotation->moved, NULL, NULL);
+	}
+	steps_commit();
+	MemoryContextDelete(batch);
+	return more;
+}
+
+/* How many keys are still under a KEK */
+static int64
+count_keys_under(const char *kek)
+{
+	StoreParam	params[] = {store_text(kek)};
+	OwnerScope	scope;
+	bool		isnull;
+	int64		nkeys;
+
+	store_begin(&scope);
+	(void) store_execute("SELECT count(*) FROM envelope.tenant_keys"
+						 " WHERE kek = $1 AND state <> 'destroyed'",
+						 lengthof(params), params);
+	nkeys = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+										1, &isnull));
+	store_end(&scope);
+	return nkeys;
+}
+
+/* The end: complete or not, said and recorded. */
+static bool
+finish_kek_rotation(KekRotation * rotation, const char *kek, const char *target)
+{
+	int64		nleft = strcmp(kek, target) == 0 ? rotation->failed : count_keys_under(kek);
+	OwnerScope	scope;
+
+	store_begin(&scope);
+	progress_finish(rotation->id, nleft == 0 ? "done" : "incomplete", NULL,
+					rotation->failures.len > 0 ? rotation->failures.data : NULL);
+	audit_record(nleft == 0 ? "kek.rotated" : "kek.rotated_in_part", NULL, kek, NO_KEY,
+				 psprintf("{\"to\": \"%s\", \"moved\": " INT64_FORMAT ", \"left\": " INT64_FORMAT "}",
+						  target, rotation->moved, nleft));
+	store_end(&scope);
+	steps_commit();
+	if (nleft > 0)
+		ereport(WARNING,
+				(errmsg("the rotation is not complete: " INT64_FORMAT " keys are still wrapped as they were",
+						nleft),
+				 rotation->failures.len > 0 ? errdetail("%s", rotation->failures.data) : 0,
+				 errhint("Mend the cause and call again.")));
+	return nleft == 0;
+}
+
+/*
+ * Re-wrap all keys under a KEK under another one, or under its own newest
+ * version, from steps_begin on.  True where all of them could be.
+ */
+bool
+rewrap_kek(const char *kek, const char *target)
+{
+	KekRotation rotation = {0};
+	Rewrap		rewrap = {kek};
+	KmsRequest *target_request = palloc0(sizeof(KmsRequest));
+	bool		complete;
+
+	shmem_require();
+	initStringInfo(&rotation.failures);
+	if (!catalog_read_kek(kek, target_request) || !catalog_read_kek(target, target_request))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("KEK \"%s\" does not exist",
+						catalog_read_kek(kek, target_request) ? target : kek)));
+	rewrap.target = target_request;
+	if (!steps_lock_kek(kek))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("KEK \"%s\" is being rotated by another session", kek),
+				 errhint("See the view envelope.rotation_progress.")));
+	begin_kek_rotation(&rotation, kek, target);
+	while (rewrap_batch(&rotation, &rewrap))
+		;
+	complete = finish_kek_rotation(&rotation, kek, target);
+	steps_unlock_kek(kek);
+	return complete;
+}
