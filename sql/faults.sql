@@ -98,5 +98,29 @@ SELECT reload_until('eu', 'ok');
 SELECT kek, outcome FROM envelope.status ORDER BY kek;
 SELECT severity, subject FROM envelope_doctor();
 
+-- A call that nobody waits for any more, and that fails when the KEK is well
+-- again, says nothing of the KEK.
+CREATE FUNCTION running_checks() RETURNS bigint LANGUAGE sql AS
+	$$SELECT waits - calls FROM envelope.kms_stats WHERE kek = 'eu' AND operation = 'check'$$;
+CREATE FUNCTION wait_for_checks(wanted bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. 3000 LOOP
+		EXIT WHEN running_checks() <= wanted;
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+	RETURN running_checks() <= wanted;
+END
+$$;
+SELECT running_checks() AS running \gset
+SET envelope.kms_timeout = '300ms';
+ALTER SYSTEM SET envelope.local_kek_faults = 'eu:stalled';
+SELECT reload_until('eu', 'unreachable');
+ALTER SYSTEM RESET envelope.local_kek_faults;
+SELECT reload_until('eu', 'ok');
+RESET envelope.kms_timeout;
+SELECT wait_for_checks(:running) AS ended;
+SELECT outcome FROM envelope.status WHERE kek = 'eu';
+DROP FUNCTION running_checks, wait_for_checks;
+
 -- Nothing was made of what failed.
 SELECT count(*) AS nothing_made FROM envelope.tenants WHERE tenant_id IN ('f1', 'f2', 'f3');

@@ -286,6 +286,7 @@ note_answer(const Call *call, const KmsAnswer *answer)
 	end.outcome = answer->outcome;
 	end.hint = answer->hint;
 	end.detail = answer->detail;
+	end.begun_us = (int64) INSTR_TIME_GET_MICROSEC(call->attempted_at);
 	end.latency_ms = INSTR_TIME_GET_MILLISEC(latency);
 	end.retry = call->attempts > 1;
 	end.credential_ms = call->credential ? credential_expires_in_ms(call->credential) : -1;
@@ -755,15 +756,15 @@ claim_requests(void)
 
 	for (int i = 0; i < envelope_kms_connections; i++)
 	{
-		while (calls[i].step == CALL_FREE)
-		{
-			int			slot = kms_queue_claim();
+		int			slot;
 
-			if (slot < 0)
-				return claimed;
-			begin_call(&calls[i], slot);
-			claimed = true;
-		}
+		if (calls[i].step != CALL_FREE)
+			continue;
+		slot = kms_queue_claim();
+		if (slot < 0)
+			break;
+		begin_call(&calls[i], slot);
+		claimed = true;
 	}
 	return claimed;
 }
@@ -806,17 +807,16 @@ advance_call(Call *call)
 }
 
 /*
- * Move on every call whose time has come.  A call that ends takes the next
- * request at once, so that those which began together drift apart.
+ * Move on every call whose time has come, and let the free ones take a request,
+ * one each: a KEK that answers at once and is asked without end must not hold up
+ * what else the worker does.  True where there may be more to do at once.
  */
-void
+bool
 calls_advance(void)
 {
-	do
-	{
-		for (int i = 0; i < envelope_kms_connections; i++)
-			advance_call(&calls[i]);
-	} while (claim_requests());
+	for (int i = 0; i < envelope_kms_connections; i++)
+		advance_call(&calls[i]);
+	return claim_requests();
 }
 
 /* When there is something to do at the latest, boottime_ms() */

@@ -9,7 +9,7 @@
 #define ENVELOPE_CALL_H
 
 extern void calls_start(void);
-extern void calls_advance(void);
+extern bool calls_advance(void);
 extern int64 calls_next_due(void);
 
 #endif							/* ENVELOPE_CALL_H */

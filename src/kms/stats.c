@@ -87,7 +87,9 @@ latency_bucket(double latency_ms)
 
 /*
  * Count a call.  True where the KEK's outcome is another than that of the call
- * before, so that it is worth a line in the log.
+ * before, so that it is worth a line in the log.  A call that began before the
+ * one that had the last word is counted only: it was late, and the KEK may be
+ * well again.
  */
 bool
 kms_stats_count_call(const KmsRequest *request, const KmsCallEnd * end)
@@ -95,7 +97,7 @@ kms_stats_count_call(const KmsRequest *request, const KmsCallEnd * end)
 	TimestampTz now = GetCurrentTimestamp();
 	KekStats   *place;
 	KmsOperationStats *operation;
-	bool		changed;
+	bool		changed = false;
 
 	LWLockAcquire(shmem_lock(ENVELOPE_LOCK_STATS), LW_EXCLUSIVE);
 	place = stats_of(request->database, end->kek);
@@ -115,14 +117,18 @@ kms_stats_count_call(const KmsRequest *request, const KmsCallEnd * end)
 	place->credential_expires = end->credential_ms >= 0 ?
 		TimestampTzPlusMilliseconds(now, end->credential_ms) : 0;
 
-	/* The first call is worth a line only if it fails. */
-	changed = place->has_outcome ? place->outcome != end->outcome : end->outcome != KMS_OK;
-	if (changed || !place->has_outcome)
-		place->since = now;
-	place->has_outcome = true;
-	place->outcome = end->outcome;
-	strlcpy(place->detail, end->outcome == KMS_OK ? "" : end->detail,
-			sizeof(place->detail));
+	if (!place->has_outcome || end->begun_us >= place->begun_us)
+	{
+		/* The first call is worth a line only if it fails. */
+		changed = place->has_outcome ? place->outcome != end->outcome : end->outcome != KMS_OK;
+		if (changed || !place->has_outcome)
+			place->since = now;
+		place->has_outcome = true;
+		place->outcome = end->outcome;
+		place->begun_us = end->begun_us;
+		strlcpy(place->detail, end->outcome == KMS_OK ? "" : end->detail,
+				sizeof(place->detail));
+	}
 	LWLockRelease(shmem_lock(ENVELOPE_LOCK_STATS));
 	return changed;
 }

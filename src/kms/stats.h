@@ -31,8 +31,9 @@ typedef struct KekStats
 	char		kek[KEK_NAME_MAX];
 	uint64		last_used;		/* order of use */
 	bool		has_outcome;
-	KmsOutcome	outcome;		/* of the last call */
-	TimestampTz since;			/* when it last changed */
+	KmsOutcome	outcome;		/* of the call that began last */
+	int64		begun_us;		/* when it began, by the clock of instr_time */
+	TimestampTz since;			/* when the outcome last changed */
 	char		detail[KMS_DETAIL_MAX];
 	TimestampTz refused_until;	/* by the breaker; 0: it is closed */
 	TimestampTz credential_expires; /* 0: never, or there is none */
@@ -46,6 +47,7 @@ typedef struct KmsCallEnd
 	KmsOutcome	outcome;
 	KmsHint		hint;
 	const char *detail;
+	int64		begun_us;		/* by the clock of instr_time */
 	double		latency_ms;
 	bool		retry;			/* was not the first attempt */
 	int64		refused_ms;		/* the breaker will refuse calls so long */

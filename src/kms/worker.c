@@ -96,6 +96,7 @@ envelope_worker_main(Datum arg)
 {
 	uint32		wait_event;
 	int64		next_tick = 0;
+	bool		busy;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
@@ -119,7 +120,7 @@ envelope_worker_main(Datum arg)
 
 		http_drive();
 		credentials_drive();
-		calls_advance();
+		busy = calls_advance();
 		if (dek_cache_needs_tick() && boottime_ms() >= next_tick)
 		{
 			dek_cache_tick();
@@ -128,6 +129,7 @@ envelope_worker_main(Datum arg)
 
 		(void) WaitLatchOrSocket(MyLatch, WL_LATCH_SET | WL_SOCKET_READABLE |
 								 WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-								 http_wait_fd(), time_to_sleep(next_tick), wait_event);
+								 http_wait_fd(), busy ? 0 : time_to_sleep(next_tick),
+								 wait_event);
 	}
 }
