@@ -36,7 +36,7 @@ my %kinds = (
 		profile => { credentials_file => "$fs->{folder}/service_account.json", endpoint => $fs->url('gcp', 'https'),
 			hosts => [ '127.0.0.1:' . $fs->port('gcp', 'https'), '127.0.0.1:' . $fs->port('gcptoken', 'https') ] },
 		make => sub { $fs->gcp_key($_[0]) } });
-my @kinds = grep { !$ENV{KINDS} || $ENV{KINDS} =~ /$_/ } sort keys %kinds;
+my @kinds = grep { ($ENV{KINDS} // 'vault') =~ /$_/ } sort keys %kinds;
 my @cases;
 for my $kind (@kinds)
 {
