@@ -62,6 +62,7 @@ OBJS = \
 	src/tables/alter.o \
 	src/lifecycle/verify.o \
 	src/tables/functions.o \
+	src/tables/hide.o \
 	src/tables/inline.o \
 	src/tables/open.o \
 	src/tables/planner.o \
@@ -83,7 +84,7 @@ PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-i
 SHLIB_LINK = -lcurl -ljansson -lcrypto
 
 # In sql/ and expected/; the server must preload the library.
-REGRESS = setup fields keks_tenants guard session transactions usage doctor faults privileges databases protect protected_reads protected_search protect_data
+REGRESS = setup fields keks_tenants guard session transactions usage doctor faults privileges databases protect protected_reads protected_search protect_data protected_star
 # The same, on a server that does not preload it.
 REGRESS_NOPRELOAD = nopreload
 # In test/isolation/specs and test/isolation/expected.

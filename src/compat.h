@@ -21,6 +21,7 @@
 #include "catalog/pg_class.h"
 #include "executor/executor.h"
 #include "nodes/parsenodes.h"
+#include "parser/parse_relation.h"
 #include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/wait_event.h"
@@ -206,6 +207,23 @@ var_add_nulling(Var *var, const Var *nulled)
 {
 #if PG_VERSION_NUM >= 160000
 	var->varnullingrels = bms_union(var->varnullingrels, nulled->varnullingrels);
+#endif
+}
+
+/*
+ * The columns of a range-table entry that are read, for which the user needs
+ * privileges.  PostgreSQL 16 keeps them beside the range table.  NULL where
+ * there are none to be checked.
+ */
+static inline Bitmapset **
+entry_selected_columns(Query *query, RangeTblEntry *rte)
+{
+#if PG_VERSION_NUM >= 160000
+	if (rte->perminfoindex == 0)
+		return NULL;
+	return &getRTEPermissionInfo(query->rteperminfos, rte)->selectedCols;
+#else
+	return &rte->selectedCols;
 #endif
 }
 

@@ -18,6 +18,7 @@
 #include "settings.h"
 #include "shmem.h"
 #include "tables/functions.h"
+#include "tables/hide.h"
 #include "tables/planner.h"
 #include "tables/protection.h"
 #include "tables/seal.h"
@@ -47,6 +48,7 @@ _PG_init(void)
 	{
 		shmem_install_hooks();
 		planner_install_hooks();
+		hide_install_hooks();
 		worker_register();
 	}
 }

@@ -25,6 +25,7 @@
  */
 #include "postgres.h"
 
+#include "access/sysattr.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -325,6 +326,37 @@ substitute_field(const FieldSelect *select, QueryLevel * level)
 	return (Node *) read_column(field, protection);
 }
 
+/*
+ * The condition of a NATURAL JOIN without what it says of columns that the
+ * application does not know.
+ */
+static Node *
+without_stored(Node *quals, QueryLevel * level)
+{
+	List	   *kept = NIL;
+	ListCell   *cell;
+
+	foreach(cell, make_ands_implicit((Expr *) quals))
+	{
+		OpExpr	   *equality = lfirst(cell);
+		bool		stored = false;
+
+		for (int i = 0; IsA(equality, OpExpr) && i < list_length(equality->args); i++)
+		{
+			const Var  *var = list_nth(equality->args, i);
+			const Protection *protection;
+			const ProtectedColumn *column;
+
+			if (IsA(var, Var) && (protection = var_protection(level, var)) != NULL &&
+				column_role(protection, var->varattno, &column) == COLUMN_STORED)
+				stored = true;
+		}
+		if (!stored)
+			kept = lappend(kept, equality);
+	}
+	return kept == NIL ? NULL : (Node *) make_ands_explicit(kept);
+}
+
 /* Does a target list assign a column? */
 static TargetEntry *
 assignment_of(List *targetlist, AttrNumber attno)
@@ -454,6 +486,38 @@ substitute_merge_action(MergeAction *from, QueryLevel * level)
 	return (Node *) action;
 }
 
+/*
+ * What reads null needs no privilege.  "*" asks for one on every column, ON
+ * CONFLICT ON CONSTRAINT for one on those of the constraint.
+ */
+static void
+ask_no_privileges(QueryLevel * level)
+{
+	int			n = 0;
+	ListCell   *cell;
+
+	foreach(cell, level->query->rtable)
+	{
+		const Protection *protection = level->protections[n++];
+		Bitmapset **selected;
+
+		if (protection == NULL ||
+			(selected = entry_selected_columns(level->query, lfirst(cell))) == NULL)
+			continue;
+		*selected = bms_copy(*selected);
+		for (int i = 0; i < protection->ncolumns; i++)
+		{
+			const ProtectedColumn *column = &protection->columns[i];
+
+			*selected = bms_del_member(*selected, column->sidecar -
+									   FirstLowInvalidHeapAttributeNumber);
+			if (column->term != 0)
+				*selected = bms_del_member(*selected, column->term -
+										   FirstLowInvalidHeapAttributeNumber);
+		}
+	}
+}
+
 static Query *
 substitute_level(Query *query, QueryLevel * outer)
 {
@@ -463,6 +527,7 @@ substitute_level(Query *query, QueryLevel * outer)
 
 	check_stack_depth();
 	query_level_init(&level, query, outer);
+	ask_no_privileges(&level);
 	search_derive(&level);
 	result = query_tree_mutator(query, substitute, &level, 0);
 	if (result->commandType == CMD_UPDATE && target > 0 &&
@@ -492,6 +557,11 @@ substitute(Node *node, void *context)
 			break;
 		case T_FieldSelect:
 			result = substitute_field((FieldSelect *) node, level);
+			break;
+		case T_JoinExpr:
+			if (((JoinExpr *) node)->isNatural)
+				((JoinExpr *) node)->quals =
+					without_stored(((JoinExpr *) node)->quals, level);
 			break;
 		case T_InferenceElem:
 			return substitute_arbiter((InferenceElem *) node, level);
