@@ -88,8 +88,9 @@ move_tenant(const char *tenant, const char *from, const char *to,
 {
 	StoreParam	params[] = {store_text(tenant), store_text(from), store_text(to)};
 	OwnerScope	scope;
-	TenantState state = state_of(tenant);
+	TenantState state;
 
+	(void) state_of(tenant);	/* throws where there is none */
 	store_refuse_serializable("suspend or resume a tenant");
 	store_begin(&scope);
 	if (store_execute("UPDATE envelope.tenants"

@@ -452,7 +452,7 @@ kms_call_many(int nitems, kms_fill_fn fill, kms_done_fn done, void *arg)
 	KmsRequest *request = palloc(sizeof(KmsRequest));
 	KmsReply   *reply = palloc(sizeof(KmsReply));
 	int			items[BULK_WINDOW] = {0};	/* of held[] */
-	int64		deadlines[BULK_WINDOW];
+	int64		deadlines[BULK_WINDOW] = {0};
 	int			next = 0;
 	bool		filled = false;
 

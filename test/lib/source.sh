@@ -5,7 +5,10 @@
 # machine's own package lists are neither used nor changed.
 
 ASSERT_PACKAGES=(bison flex pkg-config bzip2 xz-utils libreadline-dev zlib1g-dev
-	libicu-dev liblz4-dev libzstd-dev libxml2-dev)
+	libicu-dev liblz4-dev libzstd-dev libxml2-dev valgrind)
+
+# The name in the cache; another one where the build is another.
+ASSERT_TREE=postgresql-18-assert-valgrind
 
 # pg_source_dir 18: where the source lies; ensure_source has to come first.
 # It has src/tools/pg_bsd_indent/pg_bsd_indent, built, and what else PostgreSQL
@@ -24,7 +27,7 @@ ensure_assert_tree()
 {
 	ensure_packages "${ASSERT_PACKAGES[@]}"
 	ensure_source
-	cache_make postgresql-18-assert fill_assert_tree
+	cache_make "$ASSERT_TREE" fill_assert_tree
 }
 
 fill_source()
@@ -100,7 +103,8 @@ build_indent()
 		-L"$tree/lib" -lpgcommon -lpgport -lm
 }
 
-# The prefix has "pgsql" in it, or else "postgresql" would be added to the
+# With assertions, and telling valgrind about its memory contexts, where
+# valgrind runs it.  The prefix has "pgsql" in it, or else "postgresql" would be added to the
 # paths below it; the tree finds its parts from where it lies.
 fill_assert_tree()
 {
@@ -111,7 +115,7 @@ fill_assert_tree()
 	cd "$build" || exit
 	quietly "$build/log" "$(pg_source_dir 18)/configure" --prefix=/pgsql --disable-rpath \
 		--enable-cassert --enable-debug --enable-tap-tests --with-openssl --with-icu \
-		--with-lz4 --with-zstd --with-libxml CFLAGS='-O1 -g'
+		--with-lz4 --with-zstd --with-libxml CFLAGS='-O1 -g' CPPFLAGS=-DUSE_VALGRIND
 	quietly "$build/log" make -s -j"$(nproc)" world-bin
 	quietly "$build/log" make -s install-world-bin DESTDIR="$build/root"
 	cp -R "$build/root/pgsql/." "$folder"

@@ -32,7 +32,7 @@ tree_for()
 	mkdir -p "$folder"
 	case $version in
 		"$(system_major)") copy_system_tree "$version" "$folder" ;;
-		18-assert) cp -R "$(cache_folder)/postgresql-18-assert/." "$folder" ;;
+		18-assert) cp -R "$(cache_folder)/$ASSERT_TREE/." "$folder" ;;
 		*) cp -R "$(cache_folder)/postgresql-${RELEASE[$version]}/." "$folder" ;;
 	esac
 	give_to_tester "$folder"

@@ -1,0 +1,23 @@
+# majors: 18
+# when: all
+#
+# pg_regress and the isolation tests with the module built for the address and
+# undefined behaviour sanitizers.
+
+set -euo pipefail
+# shellcheck source=test/lib/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib/common.sh"
+# shellcheck source=test/lib/checked.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../lib/checked.sh"
+
+sanitize='-fsanitize=address,undefined'
+checked_build COPT="$sanitize -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1" \
+	PG_LDFLAGS="$sanitize"
+# The server forgets most of its memory on purpose when a process ends.
+checked_server env LD_PRELOAD="$(gcc -print-file-name=libasan.so)" \
+	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 \
+	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+checked_run regress ISOLATION=
+checked_run isolation REGRESS=
+checked_report 'report of a sanitizer' \
+	"$(grep -E -A 30 'AddressSanitizer|runtime error:|was terminated by signal' "$checked_cluster/log" || true)"
