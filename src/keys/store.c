@@ -16,9 +16,12 @@
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_extension.h"
 #include "catalog/pg_type.h"
+#include "commands/extension.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -48,6 +51,17 @@ owner_of(Oid relid)
 	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
 	ReleaseSysCache(tuple);
 	return owner;
+}
+
+/*
+ * Wait until no other transaction changes privileges on the extension's objects.
+ * PostgreSQL fails where two change those of one object, instead of waiting.
+ */
+void
+store_lock_privileges(void)
+{
+	LockDatabaseObject(ExtensionRelationId, get_extension_oid("envelope", false),
+					   0, ShareUpdateExclusiveLock);
 }
 
 /*

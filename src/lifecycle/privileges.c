@@ -34,6 +34,7 @@ change_privileges(FunctionCallInfo fcinfo, const char *query,
 	uint64		nobjects;
 
 	(void) get_role_oid(role, false);
+	store_lock_privileges();
 	store_begin(&scope);
 	nobjects = store_execute(query, lengthof(params), params);
 	table = SPI_tuptable;

@@ -275,6 +275,16 @@ open_column(const OpenRowSite * site, const OpenColumn * column,
 		nulls[column->term - 1] = true;
 }
 
+/* Refuse (42804) what is no row: its bytes would be taken for one. */
+static void
+require_row(FunctionCallInfo fcinfo)
+{
+	if (!type_is_rowtype(get_fn_expr_argtype(fcinfo->flinfo, 0)))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("a row is expected")));
+}
+
 /*
  * open_row(row) returns the row of a protected table with its values in the
  * columns that the application knows; those that hold them sealed are null.  A
@@ -283,13 +293,17 @@ open_column(const OpenRowSite * site, const OpenColumn * column,
 Datum
 envelope_open_row(PG_FUNCTION_ARGS)
 {
-	HeapTupleHeader row = PG_GETARG_HEAPTUPLEHEADER(0);
-	OpenRowSite *site = open_row_site(fcinfo, row);
+	HeapTupleHeader row;
+	OpenRowSite *site;
 	HeapTupleData tuple;
 	Datum	   *values;
 	bool	   *nulls;
 	ValueLabel	label;
 
+	if (fcinfo->flinfo->fn_extra == NULL)
+		require_row(fcinfo);
+	row = PG_GETARG_HEAPTUPLEHEADER(0);
+	site = open_row_site(fcinfo, row);
 	if (site->ncolumns == 0)
 		PG_RETURN_HEAPTUPLEHEADER(row);
 
