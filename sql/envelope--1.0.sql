@@ -685,9 +685,9 @@ CREATE FUNCTION envelope.list_kek_outcomes(OUT kek text, OUT outcome text, OUT s
 COMMENT ON FUNCTION envelope.list_kek_outcomes() IS 'how the last KMS call of each KEK ended';
 
 CREATE FUNCTION envelope.get_server(OUT preloaded boolean, OUT memory_locked boolean,
-	OUT worker_pid integer) RETURNS record
+	OUT worker_pid integer, OUT requests integer) RETURNS record
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'envelope_server';
-COMMENT ON FUNCTION envelope.get_server() IS 'whether the module is preloaded and its worker runs';
+COMMENT ON FUNCTION envelope.get_server() IS 'whether the module is preloaded and its worker runs, and how many requests are queued or running';
 
 CREATE VIEW envelope.cache AS
 	SELECT d.datname AS database, c.tenant_id, c.key_id, c.purpose, c.state, c.age,

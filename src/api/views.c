@@ -213,13 +213,14 @@ envelope_kek_outcomes(PG_FUNCTION_ARGS)
 Datum
 envelope_server(PG_FUNCTION_ARGS)
 {
-	Datum		values[3];
-	bool		nulls[3] = {false};
+	Datum		values[4];
+	bool		nulls[4] = {false};
 	int			pid = shmem_is_ready() ? kms_worker_pid() : 0;
 
 	values[0] = BoolGetDatum(shmem_is_ready());
 	values[1] = BoolGetDatum(shmem_is_ready() && shmem_is_locked());
 	values[2] = Int32GetDatum(pid);
 	nulls[2] = pid == 0;
+	values[3] = Int32GetDatum(shmem_is_ready() ? kms_request_count() : 0);
 	return one_row(fcinfo, values, nulls);
 }

@@ -153,6 +153,19 @@ kms_worker_pid(void)
 	return pid;
 }
 
+/* How many requests are queued or running, or wait to be read by who asked */
+int
+kms_request_count(void)
+{
+	int			count = 0;
+
+	LWLockAcquire(queue_lock(), LW_SHARED);
+	for (int i = 0; i < queue->nslots; i++)
+		count += queue->slots[i].state != SLOT_FREE;
+	LWLockRelease(queue_lock());
+	return count;
+}
+
 /* Wake the worker, if there is one; no lock is held. */
 static void
 wake_worker(void)

@@ -23,6 +23,7 @@ extern void kms_call(const KmsRequest *request, KmsReply *reply);
 extern void kms_call_many(int nitems, kms_fill_fn fill, kms_done_fn done, void *arg);
 extern void kms_refresh(const KmsRequest *request);
 extern int	kms_worker_pid(void);
+extern int	kms_request_count(void);
 
 /* For the worker */
 extern void kms_queue_attach(Latch *latch);
