@@ -103,17 +103,6 @@ boottime_ms(void)
 	return (int64) ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
-/* Does a role own a relation?  PostgreSQL 16 has one function for all kinds. */
-static inline bool
-relation_is_owned_by(Oid relid, Oid role)
-{
-#if PG_VERSION_NUM >= 160000
-	return object_ownercheck(RelationRelationId, relid, role);
-#else
-	return pg_class_ownercheck(relid, role);
-#endif
-}
-
 /*
  * The backend that a virtual transaction id names; PostgreSQL 17 numbers
  * backends otherwise, and calls it so.

@@ -174,6 +174,10 @@ allow_trigger(Oid owner)
 	OwnerScope	scope;
 	const char *role = quote_identifier(GetUserNameFromId(owner, false));
 
+	if (object_aclcheck(ProcedureRelationId, function, owner, ACL_EXECUTE) == ACLCHECK_OK &&
+		object_aclcheck(NamespaceRelationId, schema, owner, ACL_USAGE) == ACLCHECK_OK)
+		return;
+	store_lock_privileges();
 	store_begin(&scope);
 	if (object_aclcheck(ProcedureRelationId, function, owner, ACL_EXECUTE) != ACLCHECK_OK)
 		(void) store_execute(psprintf("GRANT EXECUTE ON FUNCTION %s.%s() TO %s",
@@ -277,18 +281,6 @@ plan_new_column(ProtectPlan *plan, Relation rel, char *name, bool searchable)
 	plan->columns = lappend(plan->columns, column);
 }
 
-/* Open a table that is to be changed by whoever owns it. */
-static Relation
-open_owned(Oid relid)
-{
-	Relation	rel = relation_open(relid, AccessExclusiveLock);
-
-	if (!object_ownercheck(RelationRelationId, relid, GetUserId()))
-		aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(rel->rd_rel->relkind),
-					   RelationGetRelationName(rel));
-	return rel;
-}
-
 /* Add the columns that a call names to a plan. */
 static void
 plan_new_columns(ProtectPlan *plan, Relation rel, char *tenant, List *names,
@@ -331,7 +323,7 @@ envelope_protect(PG_FUNCTION_ARGS)
 	List	   *indexes;
 
 	require_preload();
-	rel = open_owned(PG_GETARG_OID(0));
+	rel = owned_relation_open(PG_GETARG_OID(0), AccessExclusiveLock);
 	plan = protect_plan(rel);
 	refuse_table(rel, plan);
 	plan_new_columns(plan, rel, pstrdup(NameStr(*PG_GETARG_NAME(1))),
@@ -367,7 +359,7 @@ envelope_unprotect(PG_FUNCTION_ARGS)
 	ListCell   *cell;
 
 	shmem_require();
-	rel = open_owned(PG_GETARG_OID(0));
+	rel = owned_relation_open(PG_GETARG_OID(0), AccessExclusiveLock);
 	plan = protect_plan(rel);
 	if (!plan->is_protected)
 		ereport(ERROR,

@@ -17,13 +17,16 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/objectaddress.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
@@ -376,4 +379,33 @@ protected_relations(void)
 	systable_endscan(scan);
 	table_close(catalog, AccessShareLock);
 	return result;
+}
+
+pg_noreturn static void
+refuse_missing(Oid relid)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_TABLE),
+			 errmsg("there is no relation with OID %u", relid)));
+}
+
+/*
+ * Open what an argument names, which the caller has to own.  Whoever does not
+ * gets no lock on it, nor waits for one.  42P01, 42501.
+ */
+Relation
+owned_relation_open(Oid relid, LOCKMODE lockmode)
+{
+	Relation	rel;
+	char	   *name = get_rel_name(relid);
+
+	if (name == NULL)
+		refuse_missing(relid);
+	if (!object_ownercheck(RelationRelationId, relid, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(get_rel_relkind(relid)),
+					   name);
+	rel = try_relation_open(relid, lockmode);
+	if (rel == NULL)
+		refuse_missing(relid);
+	return rel;
 }

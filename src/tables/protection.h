@@ -65,6 +65,7 @@ extern Protection *protection_of(Oid relid);
 extern Protection *protection_read(Relation rel);
 extern const Trigger *protection_trigger(Relation rel);
 extern List *protected_relations(void);
+extern Relation owned_relation_open(Oid relid, LOCKMODE lockmode);
 extern Oid	protection_function(const char *name);
 
 #endif							/* ENVELOPE_PROTECTION_H */

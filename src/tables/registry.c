@@ -394,12 +394,10 @@ column_number(Relation rel, const char *name)
 	return attnum;
 }
 
-/* Refuse what cannot hold sealed values, or is not the caller's. */
+/* Refuse what cannot hold sealed values. */
 static void
 check_table(Relation rel)
 {
-	if (!relation_is_owned_by(RelationGetRelid(rel), GetUserId()))
-		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, RelationGetRelationName(rel));
 	if ((rel->rd_rel->relkind != RELKIND_RELATION &&
 		 rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE) ||
 		rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP ||
@@ -546,7 +544,7 @@ void
 registry_add(Oid relid, const char *column, const char *tenant,
 			 const char *context, const char *expression)
 {
-	Relation	rel = table_open(relid, ShareRowExclusiveLock);
+	Relation	rel = owned_relation_open(relid, ShareRowExclusiveLock);
 	Node	   *node = NULL;
 	OwnerScope	scope;
 	StringInfoData sql;
@@ -595,7 +593,7 @@ registry_add(Oid relid, const char *column, const char *tenant,
 void
 registry_remove(Oid relid, const char *column)
 {
-	Relation	rel = table_open(relid, ShareRowExclusiveLock);
+	Relation	rel = owned_relation_open(relid, ShareRowExclusiveLock);
 	AttrNumber	attnum = column_number(rel, column);
 	Oid			function = guard_function();
 	char	   *table = table_name(rel);
