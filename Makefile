@@ -21,6 +21,7 @@ OBJS = \
 	src/crypto/aead.o \
 	src/crypto/derive.o \
 	src/crypto/format.o \
+	src/crypto/sign.o \
 	src/keys/audit.o \
 	src/keys/cache.o \
 	src/keys/catalog.o \
@@ -31,12 +32,17 @@ OBJS = \
 	src/keys/provision.o \
 	src/keys/store.o \
 	src/kms/accept.o \
+	src/kms/aws.o \
+	src/kms/aws_credentials.o \
+	src/kms/aws_files.o \
 	src/kms/buffer.o \
 	src/kms/call.o \
 	src/kms/calllog.o \
 	src/kms/credential.o \
 	src/kms/endpoint.o \
 	src/kms/faults.o \
+	src/kms/gcp.o \
+	src/kms/gcp_credentials.o \
 	src/kms/http.o \
 	src/kms/json.o \
 	src/kms/local.o \

@@ -42,6 +42,20 @@ SELECT message($$SELECT envelope_alter_kek('nope', is_default => true)$$);
 SELECT message($$SELECT envelope_alter_kek('eu', options => '{"token": "hunter2"}')$$);
 SELECT outcome($$SELECT envelope_alter_kek(NULL, '{}')$$) AS null_name, outcome($$SELECT envelope_alter_kek('eu', '[]')$$) AS array,
 	outcome($$SELECT envelope_drop_kek(NULL)$$) AS drop_null, outcome($$SELECT * FROM envelope_check_kek(NULL)$$) AS check_null;
+-- Nothing secret gets in: refused by its name, however it is written, and not shown.
+SELECT o, message(format('SELECT envelope_create_kek(%L, %L, %L)', 'x', 'hcvault://v:8200/transit/keys/k', o)) FROM unnest(array[
+	'{"token": "hunter2"}', '{"Secret_ID": "hunter2"}', '{"aws_secret_access_key": "hunter2"}', '{"AWS-Session.Token": "hunter2"}',
+	'{"profile": {"token": "hunter2"}}', '{"profile": "ok", "password": "hunter2"}', '{"region": "eu"}']) o;
+SELECT u, message(format('SELECT envelope_create_kek(%L, %L)', 'x', u)) FROM unnest(array[
+	'hcvault://user:hunter2@v:8200/transit/keys/k', 'hcvault://v:8200/transit/keys/k?token=hunter2', 'hcvault://v/transit/../sys/keys/k', 'hcvault://v/k',
+	'aws-kms://arn:aws:kms:eu-central-1:hunter2:key/1', 'aws-kms://alias/x', 'aws-kms://arn:aws:s3:eu-central-1:1:key/1', 'aws-kms://arn:aws:kms:evil.example/:1:key/1',
+	'gcp-kms://projects/p/locations/l/keyRings/r', 'gcp-kms://projects/p/locations/l/keyRings/r/cryptoKeys/k/cryptoKeyVersions/1', 'gcp-kms://projects/p?hunter2']) u;
+SELECT message($$INSERT INTO envelope.keks (name, uri, options) VALUES ('x', 'local://x', '{"a": [{"client_secret": "hunter2"}]}')$$);
+SELECT message($$INSERT INTO envelope.keks (name, uri) VALUES ('x', 'https://user:hunter2@kms/')$$);
+SELECT message($$UPDATE envelope.keks SET options = '{"token": "hunter2"}' WHERE name = 'eu'$$);
+SELECT outcome($$SELECT envelope_create_kek('x', 'hcvault://[::1]:8200/a/b/keys/k.1', '{"namespace": "n/m", "profile": "p"}')$$) AS vault, outcome($$SELECT envelope_drop_kek('x')$$) AS dropped,
+	outcome($$SELECT envelope_create_kek('x', 'aws-kms://arn:aws:kms:eu-central-1:123456789012:alias/aws/x', '{"role_arn": "arn:aws:iam::1:role/x", "external_id": "e"}')$$) AS aws, outcome($$SELECT envelope_drop_kek('x')$$) AS dropped,
+	outcome($$SELECT envelope_create_kek('x', 'gcp-kms://projects/p/locations/l/keyRings/r/cryptoKeys/k')$$) AS gcp, outcome($$SELECT envelope_drop_kek('x')$$) AS dropped;
 SELECT envelope_alter_kek('eu');
 SELECT message($$UPDATE envelope.keks SET uri = 'local://platform' WHERE name = 'eu'$$);
 

@@ -23,6 +23,7 @@
 #include "keys/audit.h"
 #include "keys/catalog.h"
 #include "keys/store.h"
+#include "kms/options.h"
 #include "kms/provider.h"
 #include "kms/queue.h"
 
@@ -65,7 +66,7 @@ check_uri(const char *uri)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("the URI is malformed"),
-				 errhint("It has the form %s.", provider->uri_form)));
+				 errhint("It has the form %s.  Credentials are no part of it.", provider->uri_form)));
 	return provider;
 }
 
@@ -91,6 +92,11 @@ check_options(const KmsProvider *provider, Jsonb *options)
 		if (token == WJB_KEY)
 		{
 			name = pnstrdup(value.val.string.val, value.val.string.len);
+			if (option_is_secret(name))
+				ereport(ERROR,
+						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						 errmsg("option \"%s\" of a KEK would hold a secret", name),
+						 errhint("Put it into a profile of envelope.credentials_file, and name that in the option \"profile\".")));
 			if (!kms_provider_has_option(provider, name))
 				ereport(ERROR,
 						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),

@@ -46,6 +46,7 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/inval.h"
+#include "utils/jsonb.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -55,6 +56,7 @@
 #include "keys/catalog.h"
 #include "keys/encoding.h"
 #include "keys/guard.h"
+#include "kms/options.h"
 #include "settings.h"
 #include "shmem.h"
 
@@ -257,6 +259,45 @@ refuse_transition(Relation rel, const char *from, const char *to)
 }
 
 /*
+ * Refuse (22023) a KEK with a secret in it, as far as names tell, however the
+ * row comes in.  Nothing of it is shown but the name.
+ */
+static void
+refuse_secrets(TriggerData *trigdata, HeapTuple row)
+{
+	char	   *uri = text_of(trigdata, row, Anum_keks_uri);
+	bool		isnull;
+	Datum		options = heap_getattr(row, Anum_keks_options,
+									   RelationGetDescr(trigdata->tg_relation), &isnull);
+	JsonbIterator *iterator;
+	JsonbIteratorToken token;
+	JsonbValue	value;
+
+	if (strpbrk(uri, "@?") != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("the URI of a KEK must not hold credentials"),
+				 errhint("Put them into a profile of envelope.credentials_file, and name that in the option \"profile\".")));
+	if (isnull)
+		return;
+	iterator = JsonbIteratorInit(&DatumGetJsonbP(options)->root);
+	while ((token = JsonbIteratorNext(&iterator, &value, false)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+		{
+			char	   *name = pnstrdup(value.val.string.val, value.val.string.len);
+
+			if (option_is_secret(name))
+				ereport(ERROR,
+						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						 errmsg("option \"%s\" of a KEK would hold a secret", name),
+						 errhint("Put it into a profile of envelope.credentials_file, and name that in the option \"profile\".")));
+			pfree(name);
+		}
+	}
+}
+
+/*
  * Trigger on envelope.keks: what a KEK is never changes, and one that is used
  * stays.  Who makes a tenant locks the KEK's row, and DELETE has locked it too
  * when it comes here.
@@ -282,6 +323,8 @@ envelope_guard_keks(PG_FUNCTION_ARGS)
 		require_unchanged(trigdata, Anum_keks_name);
 		require_unchanged(trigdata, Anum_keks_uri);
 	}
+	if (!TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
+		refuse_secrets(trigdata, row);
 	return PointerGetDatum(row);
 }
 

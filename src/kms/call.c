@@ -12,7 +12,7 @@
  *
  * What it asks is its task.  Some requests take several, one after the other:
  *
- *		unwrap, generate	one
+ *		unwrap, generate	one; a KMS that draws no keys wraps what we draw
  *		check				generate, unwrap, compare
  *		rewrap				unwrap and wrap for the target, or re-wrap inside
  *							the KMS where it can; then unwrap what came of it.
@@ -47,6 +47,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "crypto/derive.h"
 #include "keys/cache.h"
 #include "kms/accept.h"
 #include "kms/call.h"
@@ -92,6 +93,7 @@ typedef struct Call
 	Made		made;
 	const KmsProvider *provider;	/* of the task's KEK */
 	int			attempts;		/* made so far */
+	bool		drawn;			/* a data key, by us */
 	bool		confirming;		/* was denied once */
 	bool		credential_tried;	/* was refused with one credential */
 	int64		begun_at;
@@ -157,14 +159,44 @@ set_task(Call *call, KmsOperation operation, bool target)
 	call->credential_tried = false;
 }
 
+/*
+ * Ask for a new key.  Where the KMS draws none we do, and ask to wrap it.
+ */
+static void
+set_generating_task(Call *call)
+{
+	set_task(call, KMS_GENERATE, false);
+	if (call->provider && call->provider->only_wraps)
+	{
+		set_task(call, KMS_WRAP, false);
+		call->drawn = dek_generate(&call->made.dek);
+	}
+}
+
+/* A new key was generated, or wrapped: is it there? */
+static bool
+take_generated(Call *call, KmsAnswer *answer)
+{
+	if (call->task.operation != KMS_WRAP)
+		return true;
+	if (call->drawn)
+	{
+		answer->dek = call->made.dek;
+		return true;
+	}
+	answer_set(answer, KMS_UNREACHABLE, HINT_NONE, "could not draw a data key");
+	return false;
+}
+
 /* Ask the first thing that a request takes. */
 static void
 set_first_task(Call *call)
 {
 	switch (call->request->operation)
 	{
+		case KMS_GENERATE:
 		case KMS_CHECK:
-			set_task(call, KMS_GENERATE, false);
+			set_generating_task(call);
 			break;
 		case KMS_REWRAP:
 			set_task(call, KMS_UNWRAP, false);
@@ -206,7 +238,8 @@ set_next_task(Call *call, KmsAnswer *answer)
 	switch (call->request->operation)
 	{
 		case KMS_CHECK:
-			if (asked != KMS_GENERATE || !keep_wrapped(call, answer))
+			if (asked == KMS_UNWRAP || !take_generated(call, answer) ||
+				!keep_wrapped(call, answer))
 				return false;
 			set_task(call, KMS_UNWRAP, false);
 			return true;
@@ -251,7 +284,8 @@ accept_answer(Call *call, KmsAnswer *answer)
 		case KMS_UNWRAP:
 			return accept_unwrapped(request, answer, &reply);
 		case KMS_GENERATE:
-			return accept_generated(request, answer, &reply);
+			return take_generated(call, answer) &&
+				accept_generated(request, answer, &reply);
 		case KMS_REWRAP:
 			if (!accept_is_key(request, answer))
 				return false;
@@ -412,7 +446,8 @@ take_failure(Call *call, KmsAnswer *answer)
 {
 	const KmsRequest *request = call->request;
 
-	if (answer->outcome == KMS_UNREACHABLE && retry_call(call, answer->hint))
+	if ((answer->outcome == KMS_UNREACHABLE || answer->hint == HINT_MANGLED) &&
+		retry_call(call, answer->hint))
 		return;
 	if (request->operation == KMS_UNWRAP)
 	{

@@ -259,8 +259,8 @@ end_fetch(CredentialEntry * entry)
 
 	http_reset(&entry->exchange);
 	credential_reset(&fetch->made);
-	buffer_reset(&fetch->scratch);
-	buffer_reset(&fetch->scratch2);
+	for (int i = 0; i < lengthof(fetch->scratch); i++)
+		buffer_reset(&fetch->scratch[i]);
 	memset(fetch, 0, sizeof(*fetch));
 	entry->fetching = false;
 }

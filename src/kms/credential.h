@@ -62,8 +62,7 @@ typedef struct CredentialFetch
 	int			stage;			/* the kind's own; 0 at the beginning */
 	int			source;			/* the kind's own */
 	Credential	made;
-	SecretBuffer scratch;
-	SecretBuffer scratch2;
+	SecretBuffer scratch[3];	/* the kind's own */
 	KmsOutcome	outcome;
 	char		detail[KMS_DETAIL_MAX];
 }			CredentialFetch;

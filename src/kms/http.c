@@ -283,6 +283,17 @@ http_header(HttpRequest * request, const char *name, const char *value)
 	buffer_printf(&request->headers, "%s: %s\n", name, value);
 }
 
+/* Add the header that shows a bearer token. */
+void
+http_bearer(HttpRequest * request, const char *token)
+{
+	SecretBuffer value = {0};
+
+	buffer_printf(&value, "Bearer %s", token);
+	http_header(request, "Authorization", buffer_text(&value));
+	buffer_reset(&value);
+}
+
 /* Say in the reply that there is none. */
 static void
 no_reply(HttpExchange * exchange, const char *why)

@@ -66,6 +66,7 @@ extern void http_run(HttpExchange * exchange, int connect_ms, int attempt_ms);
 extern void http_reset(HttpExchange * exchange);
 extern void http_request_reset(HttpRequest * request);
 extern void http_header(HttpRequest * request, const char *name, const char *value);
+extern void http_bearer(HttpRequest * request, const char *token);
 
 extern bool url_is_allowed(const char *url, bool metadata);
 extern bool url_host(const char *url, char *host, size_t size);

@@ -102,6 +102,7 @@ typedef enum KmsHint
 	HINT_NONE,
 	HINT_THROTTLED,				/* unreachable, since asked too often */
 	HINT_TIMED_OUT,				/* unreachable, since nothing came */
+	HINT_MANGLED,				/* corrupt, but it may have been on the way */
 	HINT_REFUSED,				/* unreachable lately, so not asked at all */
 	HINT_CREDENTIAL_DEAD,		/* the KMS does not take the credential */
 	HINT_CREDENTIAL_DOUBTED		/* denied, or else that */

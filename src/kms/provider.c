@@ -17,6 +17,8 @@
 
 static const KmsProvider *const providers[] = {
 	&local_provider,
+	&aws_provider,
+	&gcp_provider,
 	&vault_provider,
 };
 

@@ -46,6 +46,7 @@ typedef struct KmsProvider
 	const char *uri_form;		/* for error messages */
 	const char *const *options; /* the names it knows, NULL at the end */
 	int			batch_max;		/* unwraps or re-wraps of a KEK in one request */
+	bool		only_wraps;		/* it draws no keys; the worker does */
 	bool		wrap_creates;	/* a KEK that is not there, unlike generating */
 
 	/* Is what follows the scheme well-formed?  Called by any process. */

@@ -145,13 +145,13 @@ put_secret(CredentialFetch * fetch, Json * body, const char *name, const char *t
 
 	if (text == NULL && file != NULL)
 	{
-		if (!fetch_file(fetch, file, what, &fetch->scratch))
+		if (!fetch_file(fetch, file, what, &fetch->scratch[0]))
 			return false;
-		text = buffer_text(&fetch->scratch);
+		text = buffer_text(&fetch->scratch[0]);
 	}
 	if (text)
 		ok = jdoc_put_text(body, name, text);
-	buffer_reset(&fetch->scratch);
+	buffer_reset(&fetch->scratch[0]);
 	if (!ok)
 		fetch_fail(fetch, KMS_MISCONFIGURED, "credentials: %s is not a text", what);
 	return ok;
