@@ -24,6 +24,26 @@ is(calls($server, 'unwrap') - $before, 1, 'by one call of the KMS');
 cmp_ok($server->safe_psql('postgres', q{SELECT waits FROM envelope.kms_stats WHERE kek = 'platform' AND operation = 'unwrap'}),
 	'>=', 150, 'that they waited for together');
 
+# So it does a session that finds no key in memory, and comes to ask only when
+# another has asked and been answered.
+set_faults($server, '');
+my $late = Envelope::Session->new($server);
+my $locker = Envelope::Session->new($server);
+$late->query(q{SELECT envelope_decrypt('t1', v) FROM sealed});
+$server->safe_psql('postgres', 'SELECT envelope_evict_all()');
+$locker->query('BEGIN; LOCK TABLE envelope.tenants IN ACCESS EXCLUSIVE MODE');
+$late->send(q{SELECT envelope_decrypt('t1', v) FROM sealed});
+ok(eventually(sub { $server->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE pid = $late->{pid} AND wait_event_type = 'Lock'") }),
+	'a session has missed the key, and reads the tables to ask for it');
+kill 'STOP', $late->{pid};
+$locker->query('ROLLBACK');
+$before = calls($server, 'unwrap');
+is($server->safe_psql('postgres', q{SELECT envelope_decrypt('t1', v) FROM sealed}), 'x', 'another asks, and is answered');
+kill 'CONT', $late->{pid};
+is($late->wait, 'x', 'the first has the key too');
+is(calls($server, 'unwrap') - $before, 1, 'by the same call');
+$_->quit for $late, $locker;
+
 # The first who asked goes away; the others get the key by the same call.
 for my $how ('pg_cancel_backend', 'pg_terminate_backend')
 {
