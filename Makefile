@@ -65,8 +65,11 @@ OBJS = \
 	src/lifecycle/rotation.o \
 	src/lifecycle/steps.o \
 	src/lifecycle/sweep.o \
-	src/tables/alter.o \
 	src/lifecycle/verify.o \
+	src/tables/alter.o \
+	src/tables/copy.o \
+	src/tables/ddl.o \
+	src/tables/ddl_copies.o \
 	src/tables/functions.o \
 	src/tables/hide.o \
 	src/tables/inline.o \
@@ -83,6 +86,7 @@ OBJS = \
 	src/tables/substitute.o \
 	src/tables/term.o \
 	src/tables/term_index.o \
+	src/tables/utility.o \
 	src/tables/value.o
 
 PG_CPPFLAGS = -I$(srcdir)/src
@@ -90,7 +94,7 @@ PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-i
 SHLIB_LINK = -lcurl -ljansson -lcrypto
 
 # In sql/ and expected/; the server must preload the library.
-REGRESS = setup fields keks_tenants guard session transactions usage doctor faults privileges databases protect protected_reads protected_search protect_data protected_star
+REGRESS = setup fields keks_tenants guard session transactions usage doctor faults privileges databases protect protected_reads protected_search protect_data protected_star protect_ddl
 # The same, on a server that does not preload it.
 REGRESS_NOPRELOAD = nopreload
 # In test/isolation/specs and test/isolation/expected.

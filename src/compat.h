@@ -28,6 +28,7 @@
 
 /* PostgreSQL 16 moved the macros for varlena values to a header of their own. */
 #if PG_VERSION_NUM >= 160000
+#include "parser/parse_relation.h"
 #include "varatt.h"
 #endif
 
@@ -67,6 +68,19 @@ constraint_is_enforced(const ConstrCheck *check)
 	return check->ccenforced;
 #else
 	return true;
+#endif
+}
+
+/* The columns of a table that a query reads; PostgreSQL 16 moved them. */
+static inline Bitmapset *
+selected_columns(const Query *query, RangeTblEntry *entry)
+{
+#if PG_VERSION_NUM >= 160000
+	return entry->perminfoindex == 0 ? NULL :
+		getRTEPermissionInfo(query->rteperminfos, entry)->selectedCols;
+#else
+	(void) query;
+	return entry->selectedCols;
 #endif
 }
 

@@ -22,6 +22,7 @@
 #include "tables/planner.h"
 #include "tables/protection.h"
 #include "tables/seal.h"
+#include "tables/utility.h"
 
 PG_MODULE_MAGIC;
 
@@ -49,6 +50,7 @@ _PG_init(void)
 		shmem_install_hooks();
 		planner_install_hooks();
 		hide_install_hooks();
+		utility_install_hooks();
 		worker_register();
 	}
 }

@@ -42,6 +42,7 @@
 #include "shmem.h"
 #include "tables/protect.h"
 #include "tables/protection.h"
+#include "tables/utility.h"
 #include "tables/value.h"
 
 PG_FUNCTION_INFO_V1(envelope_protect);
@@ -123,7 +124,7 @@ is_among(const char *name, List *names)
 }
 
 /*
- * Execute a statement on the table, between protect_begin and store_end; it is
+ * Execute a statement on the table, between protect_begin and protect_end; it is
  * freed.
  */
 void
@@ -188,12 +189,20 @@ allow_trigger(Oid owner)
 	store_end(&scope);
 }
 
-/* Become the table's owner, as far as it goes, until store_end. */
+/* Become the table's owner, as far as it goes, until protect_end. */
 void
 protect_begin(const ProtectPlan *plan, OwnerScope *scope)
 {
 	store_begin_as(scope, plan->owner,
 				   SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	(void) utility_set_ours(true);
+}
+
+void
+protect_end(OwnerScope *scope)
+{
+	store_end(scope);
+	(void) utility_set_ours(false);
 }
 
 /* The columns of a table that are protected already */
@@ -223,11 +232,11 @@ plan_present_columns(ProtectPlan *plan, Relation rel)
 }
 
 /*
- * What is to be known of a table to change how it is protected.  rel is open,
- * and locked so that nobody else has it.
+ * What is to be known of a table to change how it is protected.  rel is open
+ * and locked; its partitions get the same lock.
  */
 ProtectPlan *
-protect_plan(Relation rel)
+protect_plan(Relation rel, LOCKMODE lock)
 {
 	ProtectPlan *plan = palloc0(sizeof(ProtectPlan));
 
@@ -236,7 +245,7 @@ protect_plan(Relation rel)
 	plan->name = pstrdup(RelationGetRelationName(rel));
 	plan->table = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
 											 plan->name);
-	plan->relids = find_all_inheritors(plan->relid, AccessExclusiveLock, NULL);
+	plan->relids = find_all_inheritors(plan->relid, lock, NULL);
 	plan_present_columns(plan, rel);
 	return plan;
 }
@@ -324,7 +333,7 @@ envelope_protect(PG_FUNCTION_ARGS)
 
 	require_preload();
 	rel = owned_relation_open(PG_GETARG_OID(0), AccessExclusiveLock);
-	plan = protect_plan(rel);
+	plan = protect_plan(rel, AccessExclusiveLock);
 	refuse_table(rel, plan);
 	plan_new_columns(plan, rel, pstrdup(NameStr(*PG_GETARG_NAME(1))),
 					 names_of(fcinfo, 2), names_of(fcinfo, 3));
@@ -344,7 +353,7 @@ envelope_protect(PG_FUNCTION_ARGS)
 	alter_move_checks(plan, false);
 	alter_add_checks(plan);
 	term_index_make(plan, indexes, false);
-	store_end(&scope);
+	protect_end(&scope);
 	PG_RETURN_VOID();
 }
 
@@ -360,7 +369,7 @@ envelope_unprotect(PG_FUNCTION_ARGS)
 
 	shmem_require();
 	rel = owned_relation_open(PG_GETARG_OID(0), AccessExclusiveLock);
-	plan = protect_plan(rel);
+	plan = protect_plan(rel, AccessExclusiveLock);
 	if (!plan->is_protected)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -380,6 +389,6 @@ envelope_unprotect(PG_FUNCTION_ARGS)
 	alter_move_checks(plan, true);
 	alter_drop_columns(plan);
 	term_index_make(plan, indexes, true);
-	store_end(&scope);
+	protect_end(&scope);
 	PG_RETURN_VOID();
 }

@@ -60,9 +60,10 @@ typedef struct MovedIndex
 } MovedIndex;
 
 /* protect.c */
-extern ProtectPlan *protect_plan(Relation rel);
+extern ProtectPlan *protect_plan(Relation rel, LOCKMODE lock);
 extern char *protect_column_name(const char *carrier, const char *suffix);
 extern void protect_begin(const ProtectPlan *plan, OwnerScope *scope);
+extern void protect_end(OwnerScope *scope);
 extern void protect_execute(char *statement);
 extern char *protect_query(char *query);
 extern void protect_run_utility(Node *statement);

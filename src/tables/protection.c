@@ -132,8 +132,9 @@ protection_function(const char *name)
 						   ObjectIdGetDatum(schema));
 }
 
-static Oid
-get_seal_function(void)
+/* The function of the seal trigger, as protection_function gives it, at no cost */
+Oid
+protection_seal_function(void)
 {
 	if (!seal_function_known)
 	{
@@ -154,7 +155,7 @@ protection_trigger(Relation rel)
 	TriggerDesc *triggers = rel->trigdesc;
 	Oid			function;
 
-	if (triggers == NULL || !OidIsValid(function = get_seal_function()))
+	if (triggers == NULL || !OidIsValid(function = protection_seal_function()))
 		return NULL;
 	for (int i = 0; i < triggers->numtriggers; i++)
 	{
@@ -343,7 +344,7 @@ protection_of(Oid relid)
 {
 	ProtectionEntry *entry;
 
-	if (relid < FirstNormalObjectId || !OidIsValid(get_seal_function()))
+	if (relid < FirstNormalObjectId || !OidIsValid(protection_seal_function()))
 		return NULL;
 	if (entries &&
 		(entry = hash_search(entries, &relid, HASH_FIND, NULL)) != NULL &&
@@ -359,7 +360,7 @@ protection_of(Oid relid)
 List *
 protected_relations(void)
 {
-	Oid			function = get_seal_function();
+	Oid			function = protection_seal_function();
 	List	   *result = NIL;
 	Relation	catalog;
 	SysScanDesc scan;

@@ -10,6 +10,7 @@
 
 #include "access/attnum.h"
 #include "nodes/pg_list.h"
+#include "storage/lockdefs.h"
 #include "utils/relcache.h"
 #include "utils/reltrigger.h"
 
@@ -67,5 +68,6 @@ extern const Trigger *protection_trigger(Relation rel);
 extern List *protected_relations(void);
 extern Relation owned_relation_open(Oid relid, LOCKMODE lockmode);
 extern Oid	protection_function(const char *name);
+extern Oid	protection_seal_function(void);
 
 #endif							/* ENVELOPE_PROTECTION_H */

@@ -331,7 +331,7 @@ refuse_whole_rows(const ProtectPlan *plan, Oid relid)
 
 /*
  * Refuse columns that cannot be protected.  Between protect_begin and
- * store_end.
+ * protect_end.
  */
 void
 refuse_columns(const ProtectPlan *plan)

@@ -1,0 +1,555 @@
+/*-------------------------------------------------------------------------
+ *
+ * ddl.c
+ *	  What changes the definition of a protected table.
+ *
+ * A protected table is altered as any other is; what belongs to a protected
+ * column goes with it: DROP COLUMN drops the sidecar and term, RENAME renames
+ * them, SET NOT NULL is the sidecar's.  The trigger's arguments name columns, so
+ * it is dropped before such a change and made again after it.
+ *
+ * What would put plaintext on disk, or look at the NULLs that are there, is
+ * refused: another type, new constraints, expressions over a protected column.
+ * The way out is always to unprotect the table, change it, and protect it again.
+ *
+ * Whoever does not own the table gets PostgreSQL's own error.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_trigger.h"
+#include "commands/defrem.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+
+#include "compat.h"
+#include "keys/catalog.h"
+#include "tables/protect.h"
+#include "tables/protection.h"
+#include "tables/utility.h"
+
+pg_noreturn static void
+refuse(const ProtectPlan *plan, const char *what, const char *column)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 column ?
+			 errmsg("cannot %s column \"%s\" of protected table \"%s\"", what, column, plan->name) :
+			 errmsg("cannot %s protected table \"%s\"", what, plan->name),
+			 errhint("Make it an ordinary table with envelope_unprotect first, and protect it again afterwards.")));
+}
+
+/*
+ * The plan of a protected table that the current user owns; NULL for any other
+ * table.  No more than looked at: what changes it takes its own lock.
+ */
+static ProtectPlan *
+plan_of(RangeVar *relation)
+{
+	Oid			relid = relation ? RangeVarGetRelid(relation, NoLock, true) : InvalidOid;
+	ProtectPlan *plan;
+	Relation	rel;
+
+	if (!OidIsValid(relid) ||
+		(get_rel_relkind(relid) != RELKIND_RELATION &&
+		 get_rel_relkind(relid) != RELKIND_PARTITIONED_TABLE) ||
+		protection_of(relid) == NULL ||
+		!object_ownercheck(RelationRelationId, relid, GetUserId()))
+		return NULL;
+	rel = relation_open(relid, AccessShareLock);
+	plan = protect_plan(rel, AccessShareLock);
+	relation_close(rel, NoLock);
+	return plan->is_protected ? plan : NULL;
+}
+
+static ProtectColumn *
+column_called(const ProtectPlan *plan, const char *name)
+{
+	ListCell   *cell;
+
+	foreach(cell, plan->columns)
+	{
+		ProtectColumn *column = lfirst(cell);
+
+		if (name && strcmp(column->carrier, name) == 0)
+			return column;
+	}
+	return NULL;
+}
+
+/* Is this the tenant column, or one that the application does not know? */
+static bool
+is_fixed(const ProtectPlan *plan, const char *name)
+{
+	ListCell   *cell;
+
+	if (name == NULL)
+		return false;
+	foreach(cell, plan->columns)
+	{
+		ProtectColumn *column = lfirst(cell);
+
+		if (strcmp(column->sidecar, name) == 0 ||
+			(column->term && strcmp(column->term, name) == 0))
+			return true;
+	}
+	return false;
+}
+
+/* Does an expression, not analyzed yet, name a protected column? */
+static bool
+mentions_carrier(Node *node, void *context)
+{
+	const ProtectPlan *plan = context;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, ColumnRef))
+	{
+		Node	   *last = llast(((ColumnRef *) node)->fields);
+
+		return IsA(last, A_Star) ||
+			column_called(plan, strVal(last)) != NULL || is_fixed(plan, strVal(last)) ||
+			strcmp(strVal(last), plan->name) == 0;
+	}
+	return raw_expression_tree_walker(node, mentions_carrier, context);
+}
+
+static bool
+names_carrier(const ProtectPlan *plan, List *names)
+{
+	ListCell   *cell;
+
+	foreach(cell, names)
+	{
+		if (column_called(plan, strVal(lfirst(cell))))
+			return true;
+	}
+	return false;
+}
+
+/* A new constraint, or one that comes with a new column */
+static void
+check_constraint(ProtectPlan *plan, Constraint *constraint)
+{
+	ProtectColumn *column;
+
+	if (constraint->contype == CONSTR_NOTNULL)
+	{
+		column = constraint->keys ? column_called(plan, strVal(linitial(constraint->keys))) : NULL;
+		if (column)
+			constraint->keys = list_make1(makeString(column->sidecar));
+		return;
+	}
+	if (names_carrier(plan, constraint->keys) ||
+		names_carrier(plan, constraint->including) ||
+		names_carrier(plan, constraint->fk_attrs) ||
+		mentions_carrier(constraint->raw_expr, plan) ||
+		mentions_carrier((Node *) constraint->exclusions, plan) ||
+		mentions_carrier(constraint->where_clause, plan))
+		refuse(plan, "add a constraint on a protected column to", NULL);
+}
+
+static void
+check_new_column(ProtectPlan *plan, ColumnDef *definition)
+{
+	ListCell   *cell;
+
+	foreach(cell, definition->constraints)
+		check_constraint(plan, lfirst_node(Constraint, cell));
+}
+
+/* Let a command drop what belongs to a column, and the trigger be made again. */
+static List *
+drop_with_column(DdlChange *change, AlterTableCmd *command)
+{
+	ProtectPlan *plan = change->plan;
+	ProtectColumn *column = column_called(plan, command->name);
+	const char *names[] = {column->sidecar, column->term};
+	List	   *result = NIL;
+
+	for (int i = 0; i < lengthof(names); i++)
+	{
+		AlterTableCmd *drop;
+
+		if (names[i] == NULL)
+			continue;
+		drop = makeNode(AlterTableCmd);
+		drop->subtype = AT_DropColumn;
+		drop->name = pstrdup(names[i]);
+		drop->behavior = command->behavior;
+		result = lappend(result, drop);
+	}
+	plan->columns = list_delete_ptr(plan->columns, column);
+	change->make_trigger = true;
+	return result;
+}
+
+/* One command of ALTER TABLE; returns what has to be done beside it. */
+static List *
+check_command(DdlChange *change, AlterTableCmd *command)
+{
+	ProtectPlan *plan = change->plan;
+	ProtectColumn *column = column_called(plan, command->name);
+	bool		fixed = is_fixed(plan, command->name);
+	bool		is_tenant = command->name && strcmp(command->name, plan->tenant) == 0;
+
+	switch (command->subtype)
+	{
+		case AT_DropColumn:
+			if (is_tenant || fixed)
+				refuse(plan, "drop", command->name);
+			return column ? drop_with_column(change, command) : NIL;
+		case AT_AlterColumnType:
+			if (column || is_tenant || fixed)
+				refuse(plan, "change the type of", command->name);
+			if (mentions_carrier(((ColumnDef *) command->def)->raw_default, plan))
+				refuse(plan, "use a protected column to change", NULL);
+			break;
+		case AT_SetNotNull:
+		case AT_DropNotNull:
+			if (fixed)
+				refuse(plan, "change", command->name);
+			if (column)
+				command->name = pstrdup(column->sidecar);
+			break;
+		case AT_AddIdentity:
+		case AT_SetIdentity:
+			if (column || fixed)
+				refuse(plan, "make an identity of", command->name);
+			break;
+		case AT_ColumnDefault:
+			if (fixed)
+				refuse(plan, "change", command->name);
+			break;
+		case AT_AddConstraint:
+			check_constraint(plan, castNode(Constraint, command->def));
+			break;
+		case AT_AddColumn:
+			check_new_column(plan, castNode(ColumnDef, command->def));
+			break;
+		case AT_AddInherit:
+		case AT_AddOf:
+			refuse(plan, "let another table inherit from or be", NULL);
+		case AT_EnableTrig:
+		case AT_EnableReplicaTrig:
+		case AT_EnableTrigAll:
+		case AT_EnableTrigUser:
+		case AT_DisableTrigAll:
+		case AT_DisableTrigUser:
+			change->enable_trigger = true;
+			break;
+		case AT_DisableTrig:
+			if (strcmp(command->name, SEAL_TRIGGER) == 0)
+				refuse(plan, "disable the trigger that seals", NULL);
+			break;
+		default:
+			break;
+	}
+	return NIL;
+}
+
+static void
+alter_table_before(AlterTableStmt *stmt, DdlChange *change)
+{
+	List	   *more = NIL;
+	ListCell   *cell;
+	OwnerScope	scope;
+
+	if (stmt->objtype != OBJECT_TABLE ||
+		(change->plan = plan_of(stmt->relation)) == NULL)
+		return;
+	foreach(cell, stmt->cmds)
+		more = list_concat(more, check_command(change, lfirst_node(AlterTableCmd, cell)));
+	stmt->cmds = list_concat(stmt->cmds, more);
+	if (!change->make_trigger)
+		return;
+	protect_begin(change->plan, &scope);
+	alter_drop_trigger(change->plan);
+	protect_end(&scope);
+	change->plan->is_protected = false;
+}
+
+static void
+rename_before(RenameStmt *stmt, DdlChange *change)
+{
+	ProtectPlan *plan;
+	OwnerScope	scope;
+
+	if ((stmt->renameType != OBJECT_COLUMN && stmt->renameType != OBJECT_TRIGGER) ||
+		(stmt->renameType == OBJECT_COLUMN && stmt->relationType != OBJECT_TABLE) ||
+		(plan = plan_of(stmt->relation)) == NULL)
+		return;
+	if (stmt->renameType == OBJECT_TRIGGER)
+	{
+		if (strcmp(stmt->subname, SEAL_TRIGGER) == 0)
+			refuse(plan, "rename the trigger that seals", NULL);
+		if (strcmp(stmt->newname, SEAL_TRIGGER) >= 0)
+			refuse(plan, "call a trigger after the one that seals on", NULL);
+		return;
+	}
+	if (is_fixed(plan, stmt->subname))
+		refuse(plan, "rename", stmt->subname);
+	if (column_called(plan, stmt->subname) == NULL &&
+		strcmp(plan->tenant, stmt->subname) != 0)
+		return;
+	change->plan = plan;
+	change->renamed = stmt->subname;
+	change->new_name = stmt->newname;
+	change->make_trigger = true;
+	protect_begin(plan, &scope);
+	alter_drop_trigger(plan);
+	protect_end(&scope);
+	plan->is_protected = false;
+}
+
+/* The columns of an index: a searchable one stands for its term. */
+static void
+index_before(IndexStmt *stmt)
+{
+	ProtectPlan *plan = plan_of(stmt->relation);
+	bool		has_tenant = false;
+	bool		has_term = false;
+	ListCell   *cell;
+
+	if (plan == NULL)
+		return;
+	foreach(cell, stmt->indexParams)
+	{
+		IndexElem  *element = lfirst_node(IndexElem, cell);
+		ProtectColumn *column = column_called(plan, element->name);
+
+		if (element->name && strcmp(element->name, plan->tenant) == 0)
+			has_tenant = true;
+		if (mentions_carrier(element->expr, plan))
+			refuse(plan, "index an expression over a protected column of", NULL);
+		if (column == NULL)
+			continue;
+		if (column->term == NULL || element->opclass || element->collation ||
+			(strcmp(stmt->accessMethod, "btree") != 0 && strcmp(stmt->accessMethod, "hash") != 0))
+			refuse(plan, "index", column->carrier);
+		element->name = pstrdup(column->term);
+		has_term = true;
+	}
+	foreach(cell, stmt->indexIncludingParams)
+	{
+		if (column_called(plan, lfirst_node(IndexElem, cell)->name))
+			refuse(plan, "include in an index", lfirst_node(IndexElem, cell)->name);
+	}
+	if (mentions_carrier(stmt->whereClause, plan))
+		refuse(plan, "have an index whose predicate looks at a protected column of", NULL);
+	if (stmt->unique && has_term && !has_tenant)
+		refuse(plan, "make unique across tenants a protected column of", NULL);
+}
+
+static void
+trigger_before(CreateTrigStmt *stmt)
+{
+	ProtectPlan *plan = plan_of(stmt->relation);
+
+	if (plan && stmt->row && stmt->timing == TRIGGER_TYPE_BEFORE &&
+		strcmp(stmt->trigname, SEAL_TRIGGER) >= 0)
+		refuse(plan, "call a trigger after the one that seals on", NULL);
+}
+
+static void
+statistics_before(CreateStatsStmt *stmt)
+{
+	ProtectPlan *plan;
+	ListCell   *cell;
+
+	if (stmt->relations == NIL || !IsA(linitial(stmt->relations), RangeVar) ||
+		(plan = plan_of(linitial(stmt->relations))) == NULL)
+		return;
+	foreach(cell, stmt->exprs)
+	{
+		StatsElem  *element = lfirst_node(StatsElem, cell);
+
+		if (column_called(plan, element->name) || mentions_carrier(element->expr, plan))
+			refuse(plan, "keep statistics on a protected column of", NULL);
+	}
+}
+
+/* CREATE TABLE ... LIKE, INHERITS */
+static void
+create_before(CreateStmt *stmt, DdlChange *change)
+{
+	ListCell   *cell;
+
+	foreach(cell, stmt->tableElts)
+	{
+		TableLikeClause *like = lfirst(cell);
+		Oid			relid;
+
+		if (!IsA(like, TableLikeClause))
+			continue;
+		relid = RangeVarGetRelid(like->relation, NoLock, true);
+		if (!OidIsValid(relid) || protection_of(relid) == NULL)
+			continue;
+		if ((like->options & CREATE_TABLE_LIKE_CONSTRAINTS) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("a table like protected table \"%s\" would not be protected",
+							like->relation->relname),
+					 errhint("Add INCLUDING CONSTRAINTS, which makes it a protected one, or name the columns instead.")));
+		change->plan = plan_of(like->relation);
+		if (change->plan == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("must be owner of protected table \"%s\" to make one like it",
+							like->relation->relname)));
+		change->created = stmt->relation;
+	}
+	if (stmt->partbound)
+		return;
+	foreach(cell, stmt->inhRelations)
+	{
+		ProtectPlan *plan = plan_of(lfirst(cell));
+
+		if (plan)
+			refuse(plan, "let another table inherit from", NULL);
+	}
+}
+
+/* DROP TRIGGER of ours */
+static void
+drop_before(DropStmt *stmt)
+{
+	ListCell   *cell;
+
+	if (stmt->removeType != OBJECT_TRIGGER)
+		return;
+	foreach(cell, stmt->objects)
+	{
+		List	   *names = list_copy(lfirst_node(List, cell));
+		ProtectPlan *plan;
+
+		if (strcmp(strVal(llast(names)), SEAL_TRIGGER) != 0)
+			continue;
+		plan = plan_of(makeRangeVarFromNameList(list_delete_last(names)));
+		if (plan)
+			refuse(plan, "drop the trigger that seals of", NULL);
+	}
+}
+
+/*
+ * Look at a statement before it is executed; it may be changed in place.
+ */
+void
+ddl_before(Node *stmt, DdlChange *change)
+{
+	switch (nodeTag(stmt))
+	{
+		case T_AlterTableStmt:
+			alter_table_before((AlterTableStmt *) stmt, change);
+			break;
+		case T_RenameStmt:
+			rename_before((RenameStmt *) stmt, change);
+			break;
+		case T_IndexStmt:
+			index_before((IndexStmt *) stmt);
+			break;
+		case T_CreateTrigStmt:
+			trigger_before((CreateTrigStmt *) stmt);
+			break;
+		case T_CreateStatsStmt:
+			statistics_before((CreateStatsStmt *) stmt);
+			break;
+		case T_CreateStmt:
+			create_before((CreateStmt *) stmt, change);
+			break;
+		case T_DropStmt:
+			drop_before((DropStmt *) stmt);
+			break;
+		default:
+			break;
+	}
+}
+
+/* Call what belongs to a renamed column after it. */
+static void
+rename_with_column(ProtectPlan *plan, ProtectColumn *column, char *new_name)
+{
+	char	   *sidecar = protect_column_name(new_name, SIDECAR_SUFFIX);
+	char	   *term = protect_column_name(new_name, TERM_SUFFIX);
+
+	protect_execute(psprintf("ALTER TABLE %s RENAME COLUMN %s TO %s", plan->table,
+							 quote_identifier(column->sidecar), quote_identifier(sidecar)));
+	protect_execute(psprintf("ALTER TABLE %s RENAME CONSTRAINT %s TO %s", plan->table,
+							 quote_identifier(column->sidecar), quote_identifier(sidecar)));
+	protect_execute(psprintf("ALTER TABLE %s RENAME CONSTRAINT %s TO %s", plan->table,
+							 quote_identifier(protect_column_name(column->carrier, PLAIN_CHECK_SUFFIX)),
+							 quote_identifier(protect_column_name(new_name, PLAIN_CHECK_SUFFIX))));
+	if (column->term)
+	{
+		protect_execute(psprintf("ALTER TABLE %s RENAME COLUMN %s TO %s", plan->table,
+								 quote_identifier(column->term), quote_identifier(term)));
+		column->term = term;
+	}
+	column->carrier = new_name;
+	column->sidecar = sidecar;
+}
+
+/* Put a plan's names on the table that was made like its own. */
+static void
+plan_created(DdlChange *change)
+{
+	Oid			relid = RangeVarGetRelid(change->created, NoLock, true);
+	ProtectPlan *plan = change->plan;
+
+	if (!OidIsValid(relid) || protection_of(relid) != NULL)
+	{
+		change->plan = NULL;
+		return;
+	}
+	plan->relid = relid;
+	plan->name = get_rel_name(relid);
+	plan->table = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+											 plan->name);
+	plan->is_protected = false;
+	change->make_trigger = true;
+}
+
+/*
+ * Do what is left to do when the statement has been executed.
+ */
+void
+ddl_after(DdlChange *change)
+{
+	ProtectPlan *plan = change->plan;
+	OwnerScope	scope;
+	ProtectColumn *column;
+
+	if (plan == NULL)
+		return;
+	CommandCounterIncrement();
+	if (change->created)
+		plan_created(change);
+	if (change->plan == NULL || (!change->make_trigger && !change->enable_trigger))
+		return;
+
+	protect_begin(plan, &scope);
+	if (change->renamed)
+	{
+		column = column_called(plan, change->renamed);
+		if (column)
+			rename_with_column(plan, column, change->new_name);
+		else
+			plan->tenant = change->new_name;
+	}
+	if (change->make_trigger && plan->columns != NIL)
+		alter_make_trigger(plan);
+	else if (change->enable_trigger)
+		protect_execute(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s",
+								 plan->table, SEAL_TRIGGER));
+	protect_end(&scope);
+}

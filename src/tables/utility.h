@@ -1,0 +1,39 @@
+/*-------------------------------------------------------------------------
+ *
+ * utility.h
+ *	  Statements other than queries on protected tables.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ENVELOPE_UTILITY_H
+#define ENVELOPE_UTILITY_H
+
+#include "nodes/parsenodes.h"
+
+#include "tables/protect.h"
+
+/* What is left to do when a statement has been executed */
+typedef struct DdlChange
+{
+	ProtectPlan *plan;			/* NULL where there is nothing */
+	bool		make_trigger;	/* it was dropped */
+	bool		enable_trigger; /* it may have been made an ordinary one */
+	char	   *renamed;		/* a column, or NULL */
+	char	   *new_name;
+	RangeVar   *created;		/* a table LIKE a protected one, or NULL */
+} DdlChange;
+
+extern void utility_install_hooks(void);
+extern bool utility_set_ours(bool value);
+
+/* copy.c */
+extern void copy_adapt(CopyStmt *stmt);
+
+/* ddl.c */
+extern void ddl_before(Node *stmt, DdlChange *change);
+extern void ddl_after(DdlChange *change);
+
+/* ddl_copies.c */
+extern void ddl_refuse_copy(Node *stmt);
+
+#endif							/* ENVELOPE_UTILITY_H */
