@@ -74,6 +74,7 @@ struct CredentialEntry
 	KmsOutcome	outcome;		/* of the last that failed */
 	char		detail[KMS_DETAIL_MAX];
 
+	uint64		profiles;		/* the generation of these it was made from */
 	int			nfiles;
 	WatchedFile files[FILES_MAX];
 	int64		look_at;
@@ -362,6 +363,7 @@ begin_fetch(CredentialEntry * entry, bool doubted)
 	fetch->doubted = doubted;
 	entry->fetching = true;
 	entry->nfiles = 0;
+	entry->profiles = profiles_generation();
 	advance_fetch(entry);
 }
 
@@ -505,7 +507,6 @@ void
 credentials_drive(void)
 {
 	int64		now = boottime_ms();
-	bool		changed = false;
 
 	for (CredentialEntry * *link = &entries; *link;)
 	{
@@ -527,15 +528,12 @@ credentials_drive(void)
 		else if (entry->usable && now >= entry->look_at)
 		{
 			entry->look_at = now + LOOK_MS;
-			if (entry->key.profile[0] != '\0' && profiles_changed())
-				changed = true;
-			else if (files_changed(entry))
+			if ((entry->key.profile[0] != '\0' &&
+				 entry->profiles != profiles_generation()) || files_changed(entry))
 				begin_fetch(entry, false);
 		}
 		link = &entry->next;
 	}
-	if (changed)
-		credentials_reload();
 }
 
 /* When credentials_drive has something to do at the latest, boottime_ms() */

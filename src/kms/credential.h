@@ -122,7 +122,7 @@ extern const char *environment(const char *name);
 /* kms/profiles.c */
 extern const Json *profile_find(const char *name, char *problem, size_t size);
 extern void profiles_forget(void);
-extern bool profiles_changed(void);
+extern uint64 profiles_generation(void);
 extern Json * profiles_parse(const char *text, size_t len, const char **problem);
 
 #endif							/* ENVELOPE_CREDENTIAL_H */

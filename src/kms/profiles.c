@@ -20,6 +20,7 @@
 
 static Json * profiles = NULL;
 static struct stat read_as;		/* what was read; st_ino 0: nothing */
+static uint64 generation = 1;	/* counts what was read */
 
 /* Does every member of "profiles" look like one? */
 static void
@@ -59,17 +60,19 @@ profiles_parse(const char *text, size_t len, const char **problem)
 	return doc;
 }
 
+/* Read the file anew when it is needed next. */
 void
 profiles_forget(void)
 {
 	jdoc_free(profiles);
 	profiles = NULL;
 	memset(&read_as, 0, sizeof(read_as));
+	generation++;
 }
 
 /* Has the file been changed since it was read? */
-bool
-profiles_changed(void)
+static bool
+file_changed(void)
 {
 	struct stat is;
 
@@ -81,6 +84,15 @@ profiles_changed(void)
 		is.st_mtim.tv_nsec != read_as.st_mtim.tv_nsec ||
 		is.st_ctim.tv_sec != read_as.st_ctim.tv_sec ||
 		is.st_ctim.tv_nsec != read_as.st_ctim.tv_nsec;
+}
+
+/* Counts the states of the file, which is looked at for this. */
+uint64
+profiles_generation(void)
+{
+	if (read_as.st_ino != 0 && file_changed())
+		profiles_forget();
+	return generation;
 }
 
 /* Read the file; NULL or what is wrong. */
@@ -98,6 +110,7 @@ read_profiles(void)
 		return "envelope.credentials_file is not an absolute path";
 	if (stat(path, &is) != 0)
 		return "envelope.credentials_file cannot be found";
+	read_as = is;
 	if (!S_ISREG(is.st_mode))
 		return "envelope.credentials_file is no regular file";
 	if (!(is.st_uid == geteuid() && (is.st_mode & 0177) == 0) &&
@@ -107,8 +120,6 @@ read_profiles(void)
 		return "envelope.credentials_file cannot be read";
 	profiles = profiles_parse(buffer_text(&text), text.len, &problem);
 	buffer_reset(&text);
-	if (profiles)
-		read_as = is;
 	return problem;
 }
 
