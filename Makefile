@@ -31,6 +31,7 @@ OBJS = \
 	src/keys/memo.o \
 	src/keys/provision.o \
 	src/keys/store.o \
+	src/keys/uses.o \
 	src/kms/accept.o \
 	src/kms/aws.o \
 	src/kms/aws_credentials.o \

@@ -7,23 +7,15 @@
  * A value needs a key that is its tenant's and may be used now.  Whether it may
  * is asked of the memo; the key itself comes from the first of
  *
- *	1. this transaction's own table, of at most USES_MAX keys expanded into
- *	   cipher contexts, the least recently used making room;
+ *	1. this transaction's own table (keys/uses.c);
  *	2. the shared cache;
  *	3. the KMS, through the worker, after the tables have been read anew.
  *
  * For row after row under the same key this comes down to a few comparisons:
  * same key, same tenant, nothing evicted, nothing invalidated.
  *
- * When the epoch of the cache has moved, a key of the table is looked at
- * again: invalidations are accepted, the memo is asked, the lease is taken
- * anew from the cache.  A key that has merely been displaced from the cache
- * stays good here until its time is over; one whose generation has moved was
- * evicted, and goes through step 3 again.
- *
- * The table ends with the transaction, whatever way it ends; all key material
- * is wiped then.  It is filled by plain calls of OpenSSL, and hangs on static
- * variables, so that an error at any point leaves nothing behind.
+ * When the epoch of the cache has moved, a key is looked at again:
+ * invalidations are accepted, the memo is asked, the lease is taken anew.
  *
  * All texts here are UTF-8.
  *
@@ -32,7 +24,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "lib/ilist.h"
 #include "miscadmin.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
@@ -44,17 +35,10 @@
 #include "keys/encoding.h"
 #include "keys/keyring.h"
 #include "keys/memo.h"
+#include "keys/uses.h"
 #include "kms/queue.h"
 #include "settings.h"
 #include "shmem.h"
-
-#define USES_MAX 1024
-
-/*
- * A key is looked at again after so many values even if the epoch stands still,
- * as it does when the worker does.
- */
-#define VALUES_PER_LOOK 1000
 
 /*
  * A key that the KMS denied is asked for again after this, so that a scan over
@@ -69,59 +53,8 @@ typedef enum KeyUsage
 	USAGE_OPEN
 } KeyUsage;
 
-/* A key in use by this transaction */
-typedef struct KeyUse
-{
-	int64		key_id;			/* the hash key */
-	dlist_node	node;			/* in uses_by_age */
-	char		tenant[TENANT_MAX_BYTES + 1];
-	KeyPurpose	purpose;
-	DekCiphers *ciphers;		/* NULL, or of the key that had this place */
-	bool		loaded;			/* the ciphers are of this key */
-	DekLease	lease;
-	uint64		epoch;			/* at which the lease was taken */
-	int			values_left;	/* until it is taken again anyway */
-	uint64		memo_sequence;	/* at which the memo allowed opening */
-	uint64		seals_sequence; /* at which this was the tenant's active key */
-	int64		denied_until;	/* the KMS said no; not asked before then */
-
-	/* The additional data of the last value */
-	uint8	   *aad;
-	size_t		aad_len;
-	size_t		aad_size;
-	size_t		context_len;
-} KeyUse;
-
-static MemoryContext uses_context = NULL;
-static HTAB *uses = NULL;
-static dlist_head uses_by_age;	/* the last used first */
-
-/* The use that served the last value of each purpose */
-static KeyUse *last_use[KEY_PURPOSES];
-
 /* Tenants that this transaction has been warned about, with NULL results */
-static List *warned = NIL;
-
-/*
- * Wipe all keys of this transaction.  Does not throw.
- */
-static void
-forget_uses(void)
-{
-	dlist_iter	iter;
-
-	random_iv_forget();
-	warned = NIL;
-	if (uses == NULL)
-		return;
-	dlist_foreach(iter, &uses_by_age)
-		dek_ciphers_free(dlist_container(KeyUse, node, iter.cur)->ciphers);
-	for (int i = 0; i < KEY_PURPOSES; i++)
-		last_use[i] = NULL;
-	uses = NULL;
-	MemoryContextDelete(uses_context);
-	uses_context = NULL;
-}
+static HTAB *warned = NULL;
 
 static void
 at_transaction_end(XactEvent event, void *arg)
@@ -133,7 +66,9 @@ at_transaction_end(XactEvent event, void *arg)
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PARALLEL_ABORT:
 		case XACT_EVENT_PREPARE:
-			forget_uses();
+			random_iv_forget();
+			key_uses_forget();
+			warned = NULL;
 			break;
 		case XACT_EVENT_PRE_COMMIT:
 		case XACT_EVENT_PARALLEL_PRE_COMMIT:
@@ -147,85 +82,6 @@ void
 keyring_init(void)
 {
 	RegisterXactCallback(at_transaction_end, NULL);
-}
-
-/* Begin the transaction's table. */
-static void
-create_uses(void)
-{
-	HASHCTL		ctl = {0};
-
-	uses_context = AllocSetContextCreate(TopTransactionContext, "envelope keyring",
-										 ALLOCSET_DEFAULT_SIZES);
-	ctl.keysize = sizeof(int64);
-	ctl.entrysize = sizeof(KeyUse);
-	ctl.hcxt = uses_context;
-	dlist_init(&uses_by_age);
-	uses = hash_create("envelope keyring", 64, &ctl,
-					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-}
-
-/* Wipe the key of a use. */
-static void
-unload_use(KeyUse *use)
-{
-	dek_ciphers_free(use->ciphers);
-	use->ciphers = NULL;
-	use->loaded = false;
-}
-
-/*
- * Give a use to a key.  Ciphers and buffer stay, to be used again.
- */
-static void
-reset_use(KeyUse *use, const char *tenant, KeyPurpose purpose)
-{
-	if (last_use[use->purpose] == use)
-		last_use[use->purpose] = NULL;
-	/* Loading overwrites only the ciphers of the same purpose. */
-	if (use->purpose != purpose)
-		unload_use(use);
-	strlcpy(use->tenant, tenant, sizeof(use->tenant));
-	use->purpose = purpose;
-	use->loaded = false;
-	use->memo_sequence = 0;
-	use->seals_sequence = 0;
-	use->denied_until = 0;
-	use->aad_len = 0;
-}
-
-/*
- * The place of a key in the table, made where there is none.
- */
-static KeyUse *
-find_use(int64 key_id, const char *tenant, KeyPurpose purpose)
-{
-	KeyUse	   *use;
-
-	if (uses == NULL)
-		create_uses();
-	use = hash_search(uses, &key_id, HASH_FIND, NULL);
-	if (use == NULL && hash_get_num_entries(uses) < USES_MAX)
-	{
-		use = hash_search(uses, &key_id, HASH_ENTER, NULL);
-		memset((char *) use + sizeof(use->key_id), 0, sizeof(*use) - sizeof(use->key_id));
-		dlist_push_head(&uses_by_age, &use->node);
-		reset_use(use, tenant, purpose);
-		return use;
-	}
-
-	if (use == NULL)
-	{
-		use = dlist_container(KeyUse, node, dlist_tail_node(&uses_by_age));
-		if (!hash_update_hash_key(uses, use, &key_id))
-			elog(ERROR, "could not reuse a place of the keyring");
-		reset_use(use, tenant, purpose);
-	}
-	else if (use->purpose != purpose || strcmp(use->tenant, tenant) != 0)
-		reset_use(use, tenant, purpose);	/* its row was rolled back, and is
-											 * now another */
-	dlist_move_head(&uses_by_age, &use->node);
-	return use;
 }
 
 /* Refuse (VE004), without a word on which part of the value is wrong. */
@@ -430,24 +286,6 @@ keyring_report(const KmsRequest *request, KmsOutcome outcome, const char *detail
 			 errdetail("KEK \"%s\": %s", request->kek, detail)));
 }
 
-/* Expand a key into a use, and wipe it.  False where OpenSSL fails. */
-static bool
-load_use(KeyUse *use, DekSubkeys *subkeys)
-{
-	bool		ok;
-
-	if (use->ciphers == NULL)
-		use->ciphers = dek_ciphers_create();
-	ok = use->ciphers != NULL &&
-		dek_ciphers_load(use->ciphers, use->purpose, subkeys);
-	secret_wipe(subkeys, sizeof(*subkeys));
-	if (ok)
-		use->loaded = true;
-	else
-		unload_use(use);
-	return ok;
-}
-
 /*
  * Have the worker unwrap a key.  Throws where it cannot be had.
  */
@@ -483,7 +321,7 @@ ask_kms(KeyUse *use)
 		use->denied_until = boottime_ms() + DENIED_MS;
 	if (reply->outcome != KMS_OK)
 		keyring_report(request, reply->outcome, reply->detail);
-	ok = load_use(use, &reply->subkeys);
+	ok = key_use_load(use, &reply->subkeys);
 	secret_wipe(reply, sizeof(*reply));
 	if (!ok)
 		report_openssl();
@@ -512,49 +350,6 @@ ask_refresh(KeyUse *use)
 }
 
 /*
- * Take a lease on a key anew: it may have been evicted, or be over.  False
- * where the KMS has to be asked.
- */
-static bool
-renew_lease(KeyUse *use)
-{
-	DekId		id = {MyDatabaseId, use->key_id};
-	DekLease	lease;
-	DekSubkeys	subkeys;
-	uint64		epoch = dek_cache_epoch();
-
-	if (!use->loaded)
-	{
-		if (!dek_cache_lookup(&id, use->tenant, &subkeys, &lease))
-			return false;
-		if (!load_use(use, &subkeys))
-			report_openssl();
-		use->lease = lease;
-	}
-	else if (dek_cache_lookup(&id, use->tenant, NULL, &lease))
-	{
-		/* What is held was evicted, and what is there was unwrapped since. */
-		if (lease.generation != use->lease.generation)
-		{
-			unload_use(use);
-			return renew_lease(use);
-		}
-		use->lease = lease;
-	}
-	else if (lease.generation != use->lease.generation ||
-			 boottime_ms() >= use->lease.expires_at)
-	{
-		unload_use(use);
-		return false;
-	}
-	else
-		use->lease.refresh_due = false;
-	use->epoch = epoch;
-	use->values_left = VALUES_PER_LOOK;
-	return true;
-}
-
-/*
  * Make a key of this transaction's table usable: it is the tenant's, and may
  * be used for this.
  */
@@ -564,7 +359,7 @@ ready_use(KeyUse *use, KeyUsage usage)
 	if (!use->loaded || use->epoch != dek_cache_epoch() ||
 		use->values_left <= 0)
 	{
-		if (!renew_lease(use))
+		if (!key_use_renew(use))
 			ask_kms(use);
 		else if (use->lease.refresh_due)
 			ask_refresh(use);
@@ -581,7 +376,7 @@ ready_use(KeyUse *use, KeyUsage usage)
 static KeyUse *
 use_to_seal(const char *tenant, KeyPurpose purpose)
 {
-	KeyUse	   *use = last_use[purpose];
+	KeyUse	   *use = key_use_last[purpose];
 	uint64		sequence;
 
 	shmem_require();
@@ -595,10 +390,10 @@ use_to_seal(const char *tenant, KeyPurpose purpose)
 	if (use == NULL || use->epoch != dek_cache_epoch() || use->values_left <= 0)
 		AcceptInvalidationMessages();
 	sequence = memo_sequence();
-	use = find_use(active_key(tenant, purpose), tenant, purpose);
+	use = key_use_place(active_key(tenant, purpose), tenant, purpose);
 	use->seals_sequence = use->memo_sequence = sequence;
 	ready_use(use, USAGE_SEAL);
-	last_use[purpose] = use;
+	key_use_last[purpose] = use;
 	return use;
 }
 
@@ -608,7 +403,7 @@ use_to_seal(const char *tenant, KeyPurpose purpose)
 static KeyUse *
 use_to_open(int64 key_id, const char *tenant, KeyPurpose purpose)
 {
-	KeyUse	   *use = last_use[purpose];
+	KeyUse	   *use = key_use_last[purpose];
 
 	shmem_require();
 	check_session_tenant(tenant);
@@ -620,61 +415,19 @@ use_to_open(int64 key_id, const char *tenant, KeyPurpose purpose)
 
 	if (use == NULL || use->epoch != dek_cache_epoch() || use->values_left <= 0)
 		AcceptInvalidationMessages();
-	use = uses ? hash_search(uses, &key_id, HASH_FIND, NULL) : NULL;
+	use = key_use_find(key_id);
 	if (use == NULL || use->memo_sequence != memo_sequence() ||
 		use->purpose != purpose || strcmp(use->tenant, tenant) != 0)
 	{
 		uint64		sequence = memo_sequence();
 
 		check_may_open(key_id, tenant, purpose);
-		use = find_use(key_id, tenant, purpose);
+		use = key_use_place(key_id, tenant, purpose);
 		use->memo_sequence = sequence;
 	}
-	else
-		dlist_move_head(&uses_by_age, &use->node);
 	ready_use(use, USAGE_OPEN);
-	last_use[purpose] = use;
+	key_use_last[purpose] = use;
 	return use;
-}
-
-/*
- * Write the additional data of a value into the use: the header, tenant and
- * context, the latter two after their lengths.  For row after row of one
- * column it is there already.
- */
-static void
-make_aad(KeyUse *use, SealedAlgorithm algorithm, const ValueLabel *label)
-{
-	size_t		tenant_len;
-	size_t		len;
-	uint8	   *at;
-
-	if (use->aad_len > 0 && use->context_len == label->context_len &&
-		memcmp(use->aad + use->aad_len - label->context_len,
-			   label->context, label->context_len) == 0)
-		return;
-
-	tenant_len = strlen(use->tenant);
-	len = SEALED_HEADER_BYTES + 4 + tenant_len + 4 + label->context_len;
-	if (len > use->aad_size)
-	{
-		uint8	   *aad = MemoryContextAlloc(uses_context, len);
-
-		if (use->aad)
-			pfree(use->aad);
-		use->aad = aad;
-		use->aad_size = len;
-	}
-	at = use->aad;
-	sealed_write_header(at, algorithm, use->key_id);
-	at += SEALED_HEADER_BYTES;
-	bytes_put_u32(at, (uint32) tenant_len);
-	memcpy(at + 4, use->tenant, tenant_len);
-	at += 4 + tenant_len;
-	bytes_put_u32(at, (uint32) label->context_len);
-	memcpy(at + 4, label->context, label->context_len);
-	use->aad_len = len;
-	use->context_len = label->context_len;
 }
 
 /*
@@ -700,7 +453,7 @@ keyring_seal(const ValueLabel *label, SealedAlgorithm algorithm,
 						   size, (size_t) (MaxAllocSize - VARHDRSZ))));
 
 	use = use_to_seal(label->tenant, algorithm_purpose(algorithm));
-	make_aad(use, algorithm, label);
+	key_use_make_aad(use, algorithm, label->context, label->context_len);
 
 	sealed = palloc(VARHDRSZ + size);
 	SET_VARSIZE(sealed, VARHDRSZ + size);
@@ -746,7 +499,7 @@ keyring_open(const ValueLabel *label, const bytea *sealed, SealedKind *kind)
 					  VARSIZE_ANY_EXHDR(sealed), &value))
 		report_corrupt();
 	use = use_to_open(value.key_id, label->tenant, algorithm_purpose(value.algorithm));
-	make_aad(use, value.algorithm, label);
+	key_use_make_aad(use, value.algorithm, label->context, label->context_len);
 
 	/*
 	 * The kind byte is opened into the last byte of what becomes the length
@@ -768,17 +521,20 @@ keyring_open(const ValueLabel *label, const bytea *sealed, SealedKind *kind)
 static void
 warn_unreadable(const char *tenant, const ErrorData *edata)
 {
-	MemoryContext oldcontext;
-	ListCell   *cell;
+	bool		found;
 
-	foreach(cell, warned)
+	if (warned == NULL)
 	{
-		if (strcmp(lfirst(cell), tenant) == 0)
-			return;
+		HASHCTL		ctl = {0};
+
+		ctl.keysize = ctl.entrysize = TENANT_MAX_BYTES + 1;
+		ctl.hcxt = TopTransactionContext;
+		warned = hash_create("envelope unreadable tenants", 16, &ctl,
+							 HASH_ELEM | HASH_STRINGS | HASH_CONTEXT);
 	}
-	oldcontext = MemoryContextSwitchTo(TopTransactionContext);
-	warned = lappend(warned, pstrdup(tenant));
-	MemoryContextSwitchTo(oldcontext);
+	hash_search(warned, tenant, HASH_ENTER, &found);
+	if (found)
+		return;
 
 	ereport(WARNING,
 			(errcode(edata->sqlerrcode),
@@ -868,7 +624,7 @@ keyring_holds(const ValueLabel *label, const bytea *sealed, SealedKind kind,
 	use = use_to_seal(label->tenant, algorithm_purpose(value.algorithm));
 	if (use->key_id != value.key_id)
 		return false;
-	make_aad(use, value.algorithm, label);
+	key_use_make_aad(use, value.algorithm, label->context, label->context_len);
 
 	body = palloc(value.body_len);
 	same = aead_open(use->ciphers, &value, use->aad, use->aad_len, body) &&

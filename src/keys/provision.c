@@ -368,6 +368,7 @@ list_keys(WarmBatch *batch, char **tenants, int ntenants)
 	batch->nkeys = (int) store_execute("SELECT k.key_id, k.tenant_id"
 									   " FROM envelope.tenant_keys k"
 									   " JOIN envelope.tenants t ON t.tenant_id = k.tenant_id"
+									   " JOIN envelope.keks e ON e.name = k.kek"
 									   " WHERE t.state = 'active'"
 									   " AND k.wrapped_dek IS NOT NULL"
 									   " AND ($1 IS NULL OR k.tenant_id = ANY ($1))"
