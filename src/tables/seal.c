@@ -219,6 +219,24 @@ report_null(const SealRow *row, AttrNumber attnum)
 }
 
 /*
+ * Raise (23502) what PostgreSQL would say of a null before it looks at CHECK
+ * constraints, where a row has one.  Generated columns are yet to be made.
+ */
+void
+seal_report_nulls(const SealRow *row)
+{
+	TupleDesc	desc = RelationGetDescr(row->rel);
+
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (att->attnotnull && !att->attgenerated && row->nulls[i])
+			report_null(row, att->attnum);
+	}
+}
+
+/*
  * The tenant of a row, which has a value to be sealed.  22004 where it is null;
  * where the column is NOT NULL, what would have been said of it without us.
  */

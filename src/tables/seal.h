@@ -53,6 +53,7 @@ typedef struct SealRow
 extern void seal_init(void);
 extern void seal_stored_row(Relation rel, Datum *values, bool *nulls);
 extern void seal_open_row(Relation rel, Datum *values, bool *nulls);
+extern void seal_report_nulls(const SealRow *row);
 extern ValueLabel seal_label(SealRow *row, const SealColumn *column);
 extern bool seal_same(const SealRow *row, AttrNumber attnum);
 extern Datum seal_open(const ValueLabel *label, const SealColumn *column, Datum sealed);

@@ -258,12 +258,16 @@ seal_check_row(FunctionCallInfo fcinfo, SealRow *row, const Datum *given,
 		show_carriers(check, row, slot, given, given_nulls);
 		ExecStoreVirtualTuple(slot);
 		checks->econtext->ecxt_scantuple = slot;
-		if (!ExecCheck(check->state, checks->econtext))
-			ereport(ERROR,
-					(errcode(ERRCODE_CHECK_VIOLATION),
-					 errmsg("new row for relation \"%s\" violates check constraint \"%s\"",
-							RelationGetRelationName(row->rel), check->name),
-					 errtableconstraint(row->rel, check->name)));
-		ResetExprContext(checks->econtext);
+		if (ExecCheck(check->state, checks->econtext))
+		{
+			ResetExprContext(checks->econtext);
+			continue;
+		}
+		seal_report_nulls(row);
+		ereport(ERROR,
+				(errcode(ERRCODE_CHECK_VIOLATION),
+				 errmsg("new row for relation \"%s\" violates check constraint \"%s\"",
+						RelationGetRelationName(row->rel), check->name),
+				 errtableconstraint(row->rel, check->name)));
 	}
 }

@@ -86,6 +86,7 @@ def describe(verdict, title, said):
 def main():
     make_database("features")
     psql("features", "-c", "CREATE ROLE reader", ignore="already exists")
+    psql("features", "-c", "GRANT USAGE ON SCHEMA plain, sealed TO reader")
     for schema in ("plain", "sealed"):
         psql("features", "-c", f"SET search_path = {schema}, public", "-c", DATA)
     pair = Pair("dbname=features user=owner")

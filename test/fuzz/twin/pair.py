@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from psycopg import pq
 
+# What is printed of a line of a difference that is no statement
+MESSAGE_WIDTH = 1000
 DIAG = pq.DiagnosticField
 GOOD = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT)
 
@@ -125,17 +127,15 @@ class Difference(Exception):
         self.statement, self.plain, self.sealed = statement, plain, sealed
 
     def explain(self):
-        lines = [f"    {self.statement.sql}"]
-        if self.statement.params:
-            lines.append(f"    parameters: {self.statement.params}")
+        lines = [f"    parameters: {self.statement.params}"] if self.statement.params else []
         for name, one, other in (("plain ", self.plain, self.sealed), ("sealed", self.sealed, self.plain)):
             lines.append(f"  {name}: {one.sqlstate} {one.constraint} {one.message} {one.tag}, {len(one.rows)} rows")
-            if one.columns != other.columns:
-                lines.append(f"          columns {one.columns}")
+            if odd := [c for c in one.columns if c not in other.columns]:
+                lines.append(f"          columns {odd}")
             if one.notices != other.notices:
                 lines.append(f"          notices {one.notices}")
         lines += [f"  {line}" for line in row_differences(self.plain.rows, self.sealed.rows)]
-        return "\n".join(lines)
+        return "\n".join([f"    {self.statement.sql}"] + [line[:MESSAGE_WIDTH] for line in lines])
 
 
 def row_differences(plain, sealed, most=4):

@@ -28,6 +28,7 @@ from setup import make_database, psql
 TABLES = ("customers", "orders", "events", "vault", "journal")
 # What a statement on one table may change in others, by cascades and triggers.
 FOLLOWS = {"customers": ("customers", "orders", "journal"), "orders": ("orders", "journal")}
+ORDER = {"journal": "op, was, now", "events": "id, kind"}
 PATIENCE = 30
 
 
@@ -40,6 +41,7 @@ class Fuzzer:
         version = self.pair.plain.conn.server_version // 10000
         self.cases = Cases(random.Random(seed), version)
         self.differences = 0
+        self.skip = None
         self.done = {"statements": 0, "changes": 0}
         self.errors = Counter()
 
@@ -94,7 +96,7 @@ class Fuzzer:
     def check(self, table, number):
         """The same rows in both, seen by somebody who sees all of them."""
         columns = ", ".join(COLUMNS.get(table, ("op", "was", "now")))
-        query = f"SELECT {columns} FROM {{}}.{table} ORDER BY {'op, was, now' if table == 'journal' else 'id, tenant_id'}"
+        query = f"SELECT {columns} FROM {{}}.{table} ORDER BY {ORDER.get(table, 'id')}"
         rows = [self.watcher.must(query.format(schema)) for schema in ("plain", "sealed")]
         if rows[0] != rows[1]:
             self.differences += 1
@@ -105,6 +107,8 @@ class Fuzzer:
     def contest(self, number):
         """Two sessions of each twin, one of which may wait for the other."""
         first, second, end, tables = self.cases.contest()
+        if self.skip and self.skip.search(f"{first.sql} {second.sql}"):
+            return tables
         for pair in (self.pair, self.other):
             pair.run(Statement("SET app.tenant = '1'"))
         if self.verbose and number >= self.first:
