@@ -237,4 +237,5 @@ def main():
         write_svg(os.path.join(args.output, "benchmark.svg"), ns, bare)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -157,7 +157,8 @@ fill_python_env()
 }
 
 # A script of tests says in comment lines of its own what it needs:
-#   # packages: NAME...   from the system's package manager
+#   # packages: NAME...   from the system's package manager; MAJOR in a name is
+#                         the version of PostgreSQL that the system brings
 #   # python: NAME        a virtual environment, see python_env
 #   # source: 18          PostgreSQL's source, see source.sh
 # script_says SCRIPT KEY prints the words of such a line.
@@ -168,6 +169,7 @@ script_needs()
 {
 	local words
 	words=$(script_says "$1" packages)
+	words=${words//MAJOR/$(system_major)}
 	# shellcheck disable=SC2086  # a list of words
 	[[ -z $words ]] || ensure_packages $words
 	words=$(script_says "$1" python)
