@@ -245,7 +245,7 @@ tap_file()
 	TESTDIR=$SRC TESTDATADIR=$SRC/tmp_check TESTLOGDIR=$SRC/tmp_check/log \
 		PG_REGRESS=$TREE/$(pgxs_programs)/test/regress/pg_regress \
 		PG_TEST_PORT_DIR=$WORK/portlock \
-		TEST_ROOT=$SRC TEST_PYTHON=$(script_python "$1") \
+		TEST_WHEN=$WHEN TEST_ROOT=$SRC TEST_PYTHON=$(script_python "$1") \
 		in_tree "$TREE" timeout -k 10 "$FILE_LIMIT" \
 		prove --verbose -I "$modules" -I test/perl "$1" \
 		>"$HERE/tap/$(basename "$1").log" 2>&1 || echo "$1" >>"$HERE/tap/failed"

@@ -12,7 +12,7 @@ from envelope_format import (BYTEA, GCM, SIV, TEXT, data_keys, key_id_of,
                              open_dump, rows_of_dump, seal_value, term)
 
 TABLE = "public.customers"
-FIRST = 5					# known_answers.py has printed four
+FIRST = 7					# known_answers.py has printed six
 
 
 def main():

@@ -43,6 +43,15 @@ in_cluster "$TEST_FOLDER/server" "$TEST_TREE" pg_dump -d postgres >"$TEST_FOLDER
 "$TEST_PYTHON/python" "$TEST_ROOT/test/python/format_test.py" \
 	"$TEST_FOLDER/dump.sql" "$TEST_FOLDER/keks" "$TEST_FOLDER/made.sql"
 
+# The same by hand, as docs/format.md says.
+opened=$("$TEST_PYTHON/python" "$TEST_ROOT/test/python/envelope_format.py" "$TEST_FOLDER/dump.sql" \
+	"$TEST_FOLDER/keks" public.customers:tenant:a:public.customers.a public.customers:tenant:b:)
+if [[ $opened == $'public.customers.a: 201 values opened\npublic.customers.b: 201 values opened' ]]; then
+	echo 'ok 100 - the program opens every value of a dump'
+else
+	echo "not ok 100 - the program opens every value of a dump: $opened"
+fi
+
 # What was made outside opens inside.
 cluster_psql "$TEST_FOLDER/server" "$TEST_TREE" -A -t -q -f "$TEST_FOLDER/made.sql"
 

@@ -19,6 +19,8 @@ my $seconds = $ENV{FUZZ_SECONDS} // (($ENV{TEST_WHEN} // '') eq 'all' ? 300 : 8)
 my $seed = $ENV{FUZZ_SEED} // int(time * 1000) % 1_000_000_000;
 srand $seed;
 note "FUZZ_SEED=$seed";
+# A session lives as long as the test, for which it has patience.
+$Envelope::PATIENCE += $seconds;
 
 # What a call may end in
 my $ALLOWED = qr/^(?:
