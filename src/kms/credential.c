@@ -389,7 +389,7 @@ credential_find(const CredentialKey * key)
 
 	for (entry = entries; entry; entry = entry->next)
 	{
-		if (memcmp(&entry->key, key, sizeof(*key)) == 0)
+		if (memcmp(&entry->key, key, CREDENTIAL_KEY_BYTES) == 0)
 		{
 			entry->used_at = boottime_ms();
 			return entry;

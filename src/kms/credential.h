@@ -8,6 +8,8 @@
 #ifndef ENVELOPE_CREDENTIAL_H
 #define ENVELOPE_CREDENTIAL_H
 
+#include <stddef.h>
+
 #include "kms/http.h"
 #include "kms/json.h"
 #include "kms/kms.h"
@@ -29,6 +31,10 @@ typedef struct CredentialKey
 	char		role[ROLE_MAX]; /* AWS: to be assumed */
 	char		external_id[EXTERNAL_ID_MAX];
 }			CredentialKey;
+
+/* Its bytes without what follows the last member; there is nothing between them */
+#define CREDENTIAL_KEY_BYTES \
+	(offsetof(CredentialKey, external_id) + EXTERNAL_ID_MAX)
 
 typedef struct Credential
 {

@@ -314,10 +314,10 @@ make_header_list(HttpExchange * exchange)
 {
 	struct curl_slist *list = NULL;
 	char	   *line = exchange->request.headers.data;
+	char	   *end;
 
-	while (line && *line)
+	while (line && (end = strchr(line, '\n')) != NULL)
 	{
-		char	   *end = strchr(line, '\n');
 		struct curl_slist *longer;
 
 		*end = '\0';

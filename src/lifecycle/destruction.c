@@ -142,7 +142,7 @@ destruction_approve(const char *tenant)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("\"%s\" has approved this already", audit_login())));
-	napprovals = atoi(SPI_getvalue(row, desc, 3)) + 1;
+	napprovals = pg_strtoint32(SPI_getvalue(row, desc, 3)) + 1;
 
 	(void) store_execute("UPDATE envelope.destroy_requests SET approved_by = approved_by || $2"
 						 " WHERE tenant_id = $1 AND ended_at IS NULL",

@@ -567,7 +567,7 @@ scan_columns(Relation rel, SweepScope scope, AttrNumber *columns, bool *guarded)
 	SealedTable *sealed = registry_read(rel);
 	int			ncolumns = 0;
 
-	for (AttrNumber attnum = 1; attnum <= desc->natts; attnum++)
+	for (int attnum = 1; attnum <= desc->natts; attnum++)
 	{
 		Form_pg_attribute attr = TupleDescAttr(desc, attnum - 1);
 		bool		wanted = scope == SWEEP_ALL_BYTEA;
