@@ -448,7 +448,12 @@ take_failure(Call *call, KmsAnswer *answer)
 
 	if ((answer->outcome == KMS_UNREACHABLE || answer->hint == HINT_MANGLED) &&
 		retry_call(call, answer->hint))
+	{
+		/* A refresh may be too late for the key when its last attempt fails. */
+		if (request->operation == KMS_UNWRAP && answer->outcome == KMS_UNREACHABLE)
+			(void) judge_key(call, answer);
 		return;
+	}
 	if (request->operation == KMS_UNWRAP)
 	{
 		bool		evicted = request->generation !=

@@ -225,14 +225,19 @@ with_server()
 # --- TAP ---------------------------------------------------------------------
 
 # Which files: all of them on the oldest and the newest version, where what
-# differs between versions shows; a smoke test on those between.
+# differs between versions shows; a smoke test on those between.  A file that
+# says "# when: all" is for --all only.
 tap_files()
 {
+	local file
 	cd "$SRC"
 	case $VERSION in
 		15 | 18) find test/t -name '*.pl' ;;
 		16 | 17) find test/t -name '0*_smoke*.pl' ;;
-	esac 2>/dev/null | sort
+	esac 2>/dev/null | sort |
+		while IFS= read -r file; do
+			[[ $(script_says "$file" when) == all && $WHEN != all ]] || echo "$file"
+		done
 }
 
 # One file of tests with its output in its log.  PostgreSQL's Perl modules

@@ -20,7 +20,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 
 our @EXPORT = qw(fault_server kms_server write_profiles write_file start_bao bao start_aws aws_call http_json kms_log
-  check_kek run_load outcomes doc_blocks run_doc);
+  check_kek run_load finish_load outcomes doc_blocks run_doc);
 
 our $KMS = abs_path(dirname(__FILE__) . '/../kms');
 my $json = JSON::PP->new->canonical->utf8->allow_nonref;
@@ -147,8 +147,8 @@ sub outcomes
 	return join ' ', map { "$_:$ends{$_}" } sort keys %ends;
 }
 
-# run_load SERVER SQL SECONDS CLIENTS [RATE]: pgbench beside the test; a handle for
-# $handle->finish, which fails where any statement failed.
+# run_load SERVER SQL SECONDS CLIENTS [RATE]: pgbench beside the test, to be ended
+# by finish_load.
 sub run_load
 {
 	my ($server, $sql, $seconds, $clients, $rate) = @_;
@@ -158,6 +158,16 @@ sub run_load
 	my @command = ('pgbench', '-n', '-c', $clients, '-j', 1, '-T', $seconds, $rate ? ('-R', $rate) : (), '-f', $script,
 		$server->connstr('postgres'));
 	return { out => \$out, run => IPC::Run::start(\@command, '<', '/dev/null', '>', \$out, '2>&1') };
+}
+
+# finish_load LOAD: how many statements it has done; 0 where any failed.
+sub finish_load
+{
+	my ($load) = @_;
+	my $went = $load->{run}->finish;
+	my ($done) = ${ $load->{out} } =~ /number of transactions actually processed: (\d+)/;
+	my ($failed) = ${ $load->{out} } =~ /number of failed transactions: (\d+)/;
+	return $went && !$failed && ${ $load->{out} } !~ /ERROR|aborted/ ? $done : 0;
 }
 
 # kms_log SERVER [OFFSET]: the structured lines of envelope.log_kms_calls, decoded.

@@ -83,6 +83,12 @@ is((bao($bao, 'GET', 'transit/keys/acmee'))[0], 404, 'and no key in Vault');
 kek('nomount', "hcvault://$host/elsewhere/keys/acme", 'careless');
 like((check_kek($server, 'nomount'))[1], qr/mount|permission/, 'nor where the engine is not');
 
+# A profile is sent to no other host than it names, whatever the URI.
+kek('stranger', 'hcvault://elsewhere.example:8200/transit/keys/platform', 'vault');
+($outcome, $detail) = check_kek($server, 'stranger');
+is($outcome, 'misconfigured', 'a KEK at another host');
+like($detail, qr/host/, 'gets no credentials');
+
 # Too little, and too much
 kek('poor', "hcvault://$host/transit/keys/platform", 'poor');
 ($outcome, $detail) = check_kek($server, 'poor');

@@ -33,15 +33,16 @@ my %kinds = (
 			hosts => [ '127.0.0.1:' . $fs->port('kms', 'https') ] },
 		make => sub { $fs->kms_key(KeyId => $_[0]) } },
 	gcp => { decrypt => 'decrypt', generate => 'encrypt', uri => sub { "gcp-kms://projects/test/locations/europe-west1/keyRings/tenants/cryptoKeys/$_[0]" },
-		profile => { credentials_file => "$fs->{folder}/service_account.json", endpoint => $fs->url('gcp', 'https'),
+		profile => { google_application_credentials => "$fs->{folder}/service_account.json", endpoint => $fs->url('gcp', 'https'),
 			hosts => [ '127.0.0.1:' . $fs->port('gcp', 'https'), '127.0.0.1:' . $fs->port('gcptoken', 'https') ] },
 		make => sub { $fs->gcp_key($_[0]) } });
-my @kinds = grep { ($ENV{KINDS} // 'vault') =~ /$_/ } sort keys %kinds;
+my @kinds = grep { ($ENV{KINDS} // 'vault kms gcp') =~ /$_/ } sort keys %kinds;
 my @cases;
 for my $kind (@kinds)
 {
 	push @cases, map { { kind => $kind, fault => $_, at => 'decrypt' } } @away, @unreadable, @wrong, 'chunked';
-	push @cases, map { { kind => $kind, fault => $_, at => 'generate' } } qw(throttle html403 stall nested missing short_dek wrong_base64);
+	push @cases, map { { kind => $kind, fault => $_, at => 'generate' } } qw(throttle html403 stall nested missing wrong_base64),
+	  $kind eq 'gcp' ? () : 'short_dek';
 	push @cases, map { { kind => $kind, fault => $_, at => $_ eq 'unverified' ? 'generate' : 'decrypt' } } @sums if $kind eq 'gcp';
 }
 # No name is a part of another.
@@ -147,6 +148,9 @@ for my $state ('refuse', 'blackhole')
 	$server->safe_psql('postgres', 'SELECT envelope_evict_all()');
 	is($user->query(sprintf $open, $_), "of $_", "$_, $state: before, it opens") for @kinds;
 	my $start = now();
+	# A refresh that gets no answer takes longer to fail than such a short life has
+	# left: see 27_blackhole.pl for a black hole.
+	my $reader = $state eq 'refuse' && run_load($server, 'SELECT ' . join(', ', map { sprintf "1 / ((SELECT envelope_decrypt('%1\$s', v) FROM %1\$s_sealed) = 'of %1\$s')::int", $_ } @kinds), 6, 1, 50);
 	$fs->listen($_, $state) for @kinds;
 	# Others want keys that are not in memory, in vain.  Once enough calls have
 	# failed nobody waits for one any more.
@@ -166,11 +170,9 @@ for my $state ('refuse', 'blackhole')
 		note sprintf '%s, %s: a cold key fails in %.0f ms', $kind, $state, 1000 * $took;
 	}
 	is(cold('platform'), 'of platform', "$state: another KMS is not concerned");
-	my %ends;
-	while (now() - $start < 6) { $ends{ $user->query(sprintf $open, $_) }++ for @kinds }
-	is(join(' ', sort keys %ends), join(' ', map { "of $_" } sort @kinds), "$state: what is warm lives on past its TTL");
+	ok(!$reader || finish_load($reader), "$state: what is warm lives on past its TTL") or diag ${ $reader->{out} };
 	ok(eventually(sub { $user->query(sprintf $open, $_) eq 'VE003' }), "$_, $state: to the end of the grace") for @kinds;
-	cmp_ok(now() - $start, '<', 4 + 5 + 4, "$state: not longer");
+	cmp_ok(now() - $start, '<', 4 + 5 + 15, "$state: not longer");
 	$fs->listen($_, 'open') for @kinds;
 	my $back = now();
 	ok(eventually(sub { $user->query(sprintf $open, $_) eq "of $_" }), "$_, $state: back, it opens by itself") for @kinds;
