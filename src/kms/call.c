@@ -103,6 +103,7 @@ typedef struct Call
 	uint64		credential_version;
 	Endpoint   *endpoint;		/* NULL: nothing is sent */
 	struct Call *leader;		/* itself, or that with which it rides */
+	int			place;			/* among those that ride; the leader's is 0 */
 	HttpExchange exchange;		/* of a leader */
 } Call;
 
@@ -515,7 +516,10 @@ answer_unasked(Call *call, const KmsAnswer *answer)
 	secret_wipe(&answers[0], sizeof(answers[0]));
 }
 
-/* Gather what rides with a leader; returns how many. */
+/*
+ * Gather what rides with a leader, in the order in which it was asked, which is
+ * not that of calls: who leads is who came first to be sent.  Returns how many.
+ */
 static int
 gather_riders(const Call *leader)
 {
@@ -523,10 +527,13 @@ gather_riders(const Call *leader)
 
 	for (int i = 0; i < envelope_kms_connections; i++)
 	{
-		if (calls[i].step == CALL_ASKING && calls[i].leader == leader)
+		Call	   *call = &calls[i];
+
+		if (call->step == CALL_ASKING && call->leader == leader)
 		{
-			riders[n] = &calls[i];
-			tasks[n++] = calls[i].task;
+			riders[call->place] = call;
+			tasks[call->place] = call->task;
+			n++;
 		}
 	}
 	return n;
@@ -707,6 +714,7 @@ send_request(Call *call, int n)
 
 		rider->step = CALL_ASKING;
 		rider->leader = call;
+		rider->place = i;
 		rider->attempts++;
 		rider->attempted_at = call->attempted_at;
 		rider->credential = call->credential;
