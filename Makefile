@@ -33,6 +33,7 @@ OBJS = \
 	src/keys/store.o \
 	src/keys/uses.o \
 	src/kms/accept.o \
+	src/kms/answer.o \
 	src/kms/aws.o \
 	src/kms/aws_credentials.o \
 	src/kms/aws_files.o \
@@ -51,6 +52,7 @@ OBJS = \
 	src/kms/profiles.o \
 	src/kms/provider.o \
 	src/kms/queue.o \
+	src/kms/request.o \
 	src/kms/retry.o \
 	src/kms/stats.o \
 	src/kms/vault.o \

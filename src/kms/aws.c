@@ -32,7 +32,7 @@ typedef struct AwsKey
 	char		partition[32];
 	char		region[40];
 	const char *rest;			/* ACCOUNT:key/ID */
-}			AwsKey;
+} AwsKey;
 
 /* How a KEK is asked */
 typedef struct AwsKek
@@ -43,7 +43,7 @@ typedef struct AwsKek
 	char		profile[PROFILE_NAME_MAX];
 	char		partition[32];
 	char		arn[KEK_URI_MAX];
-}			AwsKek;
+} AwsKek;
 
 /* Copy a word up to a colon; false where it is none or does not fit. */
 static const char *
@@ -60,7 +60,7 @@ take_word(const char *at, char *word, size_t size)
 
 /* arn:PARTITION:kms:REGION:ACCOUNT:key/ID, or alias/NAME */
 static bool
-parse_arn(const char *arn, AwsKey * key)
+parse_arn(const char *arn, AwsKey *key)
 {
 	const char *at = arn;
 	size_t		digits;
@@ -107,7 +107,7 @@ aws_domain(const char *partition_or_region)
  * a multi-region key only, whose ARN differs in nothing else.
  */
 static bool
-read_kek(const char *uri, const char *options, AwsKek * kek)
+read_kek(const char *uri, const char *options, AwsKek *kek)
 {
 	AwsKey		key;
 	KekOption	places[] = {
@@ -133,7 +133,7 @@ read_kek(const char *uri, const char *options, AwsKek * kek)
 }
 
 static bool
-aws_can_rewrap(const KmsTask * task)
+aws_can_rewrap(const KmsTask *task)
 {
 	static AwsKek from;
 	static AwsKek to;
@@ -146,7 +146,7 @@ aws_can_rewrap(const KmsTask * task)
 }
 
 static bool
-aws_identify(const KmsTask * task, CredentialKey * key, KmsAnswer *answer)
+aws_identify(const KmsTask *task, CredentialKey *key, KmsAnswer *answer)
 {
 	static AwsKek kek;
 
@@ -166,7 +166,7 @@ aws_identify(const KmsTask * task, CredentialKey * key, KmsAnswer *answer)
 
 /* What is bound into a wrapped key */
 static Json *
-make_context(const KmsTask * task)
+make_context(const KmsTask *task)
 {
 	Json	   *context = jdoc_new();
 	char		key_id[32];
@@ -181,7 +181,7 @@ make_context(const KmsTask * task)
 
 /* The key that wrapped what a task unwraps, as far as is known */
 static const char *
-wrapping_key(const KmsTask * task, const AwsKek * kek)
+wrapping_key(const KmsTask *task, const AwsKek *kek)
 {
 	AwsKey		key;
 
@@ -193,7 +193,7 @@ wrapping_key(const KmsTask * task, const AwsKek * kek)
 }
 
 static bool
-put_bytes(Json * body, const char *name, const void *bytes, size_t len)
+put_bytes(Json *body, const char *name, const void *bytes, size_t len)
 {
 	SecretBuffer text = {0};
 	bool		ok;
@@ -206,7 +206,7 @@ put_bytes(Json * body, const char *name, const void *bytes, size_t len)
 
 /* The body of a task, and the operation's name */
 static bool
-make_body(const KmsTask * task, const AwsKek * kek, Json * body, const char **operation)
+make_body(const KmsTask *task, const AwsKek *kek, Json *body, const char **operation)
 {
 	static AwsKek target;
 
@@ -242,8 +242,8 @@ make_body(const KmsTask * task, const AwsKek * kek, Json * body, const char **op
 }
 
 static bool
-aws_build(const KmsTask * tasks, int ntasks, const Credential * credential,
-		  HttpRequest * request, KmsAnswer *answer)
+aws_build(const KmsTask *tasks, int ntasks, const Credential *credential,
+		  HttpRequest *request, KmsAnswer *answer)
 {
 	static AwsKek kek;
 	Json	   *body = jdoc_new();
@@ -288,7 +288,7 @@ aws_build(const KmsTask * tasks, int ntasks, const Credential * credential,
  * else the header.  Empty where there is none.
  */
 static void
-take_code(const HttpReply * reply, const Json * doc, char *code, size_t size)
+take_code(const HttpReply *reply, const Json *doc, char *code, size_t size)
 {
 	const char *type = jdoc_text(doc, "__type");
 	const char *hash;
@@ -359,7 +359,7 @@ take_error(const char *code, long status, KmsAnswer *answer)
 
 /* Take what answers a task. */
 static bool
-take_result(const KmsTask * task, const Json * doc, KmsAnswer *answer)
+take_result(const KmsTask *task, const Json *doc, KmsAnswer *answer)
 {
 	const char *key_id = jdoc_text(doc, "KeyId");
 
@@ -380,7 +380,7 @@ take_result(const KmsTask * task, const Json * doc, KmsAnswer *answer)
 }
 
 static void
-aws_parse(const KmsTask * tasks, int ntasks, const HttpReply * reply, KmsAnswer *answers)
+aws_parse(const KmsTask *tasks, int ntasks, const HttpReply *reply, KmsAnswer *answers)
 {
 	KmsAnswer  *answer = &answers[0];
 	Json	   *doc = jdoc_read(buffer_text(&reply->body), reply->body.len);

@@ -40,7 +40,7 @@ typedef enum Stage
 	STAGE_ASSUME_FIRST,			/* the profile's role was asked */
 	STAGE_ASSUME_KEK,			/* the KEK's role was asked */
 	STAGE_DONE
-}			Stage;
+} Stage;
 
 /* What is in fetch->scratch */
 #define ROLE			0		/* of the profile: ARN, a space, external id */
@@ -48,7 +48,7 @@ typedef enum Stage
 #define METADATA_ROLE	2
 
 static bool
-keys_from_texts(CredentialFetch * fetch, const char *id, const char *secret,
+keys_from_texts(CredentialFetch *fetch, const char *id, const char *secret,
 				const char *token)
 {
 	if (id == NULL || secret == NULL)
@@ -61,10 +61,10 @@ keys_from_texts(CredentialFetch * fetch, const char *id, const char *secret,
 
 /* Where STS is asked */
 static void
-put_sts_url(CredentialFetch * fetch, HttpRequest * request)
+put_sts_url(CredentialFetch *fetch, HttpRequest *request)
 {
 	char		unused[256];
-	const		Json *profile = profile_find(fetch->key->profile, unused, sizeof(unused));
+	const Json *profile = profile_find(fetch->key->profile, unused, sizeof(unused));
 	const char *endpoint = jdoc_text(profile, "sts_endpoint");
 
 	if (endpoint || (endpoint = environment("AWS_ENDPOINT_URL_STS")) != NULL ||
@@ -81,7 +81,7 @@ put_sts_url(CredentialFetch * fetch, HttpRequest * request)
 }
 
 static void
-put_field(HttpRequest * request, const char *name, const char *value)
+put_field(HttpRequest *request, const char *name, const char *value)
 {
 	buffer_printf(&request->body, "&%s=", name);
 	buffer_escape(&request->body, value);
@@ -89,7 +89,7 @@ put_field(HttpRequest * request, const char *name, const char *value)
 
 /* Show a token of the environment's identity provider to STS. */
 static FetchStep
-ask_web_identity(CredentialFetch * fetch, HttpRequest * request, const char *role,
+ask_web_identity(CredentialFetch *fetch, HttpRequest *request, const char *role,
 				 const char *file)
 {
 	SecretBuffer token = {0};
@@ -108,7 +108,7 @@ ask_web_identity(CredentialFetch * fetch, HttpRequest * request, const char *rol
 
 /* Assume a role with the keys that there are. */
 static FetchStep
-ask_assume(CredentialFetch * fetch, HttpRequest * request, const char *role,
+ask_assume(CredentialFetch *fetch, HttpRequest *request, const char *role,
 		   const char *external_id)
 {
 	put_sts_url(fetch, request);
@@ -127,7 +127,7 @@ ask_assume(CredentialFetch * fetch, HttpRequest * request, const char *role,
 
 /* The keys are there: assume what is to be assumed. */
 static FetchStep
-assume_roles(CredentialFetch * fetch, HttpRequest * request)
+assume_roles(CredentialFetch *fetch, HttpRequest *request)
 {
 	if (fetch->scratch[ROLE].len > 0)
 	{
@@ -148,7 +148,7 @@ assume_roles(CredentialFetch * fetch, HttpRequest * request)
 
 /* Build a request to a service of this machine. */
 static FetchStep
-ask_metadata(CredentialFetch * fetch, HttpRequest * request, const char *method,
+ask_metadata(CredentialFetch *fetch, HttpRequest *request, const char *method,
 			 const char *path, const char *role)
 {
 	const char *service = environment("AWS_EC2_METADATA_SERVICE_ENDPOINT");
@@ -169,7 +169,7 @@ ask_metadata(CredentialFetch * fetch, HttpRequest * request, const char *method,
 
 /* The container's service, by the variables that it was given */
 static FetchStep
-ask_container(CredentialFetch * fetch, HttpRequest * request)
+ask_container(CredentialFetch *fetch, HttpRequest *request)
 {
 	const char *relative = environment("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
 	const char *full = environment("AWS_CONTAINER_CREDENTIALS_FULL_URI");
@@ -198,7 +198,7 @@ ask_container(CredentialFetch * fetch, HttpRequest * request)
 }
 
 static FetchStep
-ask_first_metadata(CredentialFetch * fetch, HttpRequest * request)
+ask_first_metadata(CredentialFetch *fetch, HttpRequest *request)
 {
 	fetch->stage = STAGE_IMDS_TOKEN;
 	return ask_metadata(fetch, request, "PUT", "/latest/api/token", "");
@@ -206,8 +206,8 @@ ask_first_metadata(CredentialFetch * fetch, HttpRequest * request)
 
 /* Read one of AWS's own files, if it is there. */
 static void
-read_aws_file(CredentialFetch * fetch, const char *variable, const char *name,
-			  SecretBuffer * text)
+read_aws_file(CredentialFetch *fetch, const char *variable, const char *name,
+			  SecretBuffer *text)
 {
 	const char *path = environment(variable);
 	const char *home = environment("HOME");
@@ -228,11 +228,11 @@ typedef struct AwsFiles
 	SecretBuffer credentials;
 	SecretBuffer config;
 	char		profile[128];
-}			AwsFiles;
+} AwsFiles;
 
 /* A value of a profile: the credentials file first, then the config file. */
 static bool
-file_value(const AwsFiles * files, const char *profile, const char *key, SecretBuffer * value)
+file_value(const AwsFiles *files, const char *profile, const char *key, SecretBuffer *value)
 {
 	char		section[160];
 
@@ -245,7 +245,7 @@ file_value(const AwsFiles * files, const char *profile, const char *key, SecretB
 
 /* Static keys of a profile of AWS's files */
 static bool
-keys_from_files(CredentialFetch * fetch, const AwsFiles * files, const char *profile)
+keys_from_files(CredentialFetch *fetch, const AwsFiles *files, const char *profile)
 {
 	Credential *made = &fetch->made;
 	bool		ok = file_value(files, profile, "aws_access_key_id", &made->access_key) &&
@@ -257,7 +257,7 @@ keys_from_files(CredentialFetch * fetch, const AwsFiles * files, const char *pro
 
 /* Follow a profile of AWS's files.  FETCH_DONE: it has nothing to say. */
 static FetchStep
-follow_files(CredentialFetch * fetch, HttpRequest * request, const AwsFiles * files)
+follow_files(CredentialFetch *fetch, HttpRequest *request, const AwsFiles *files)
 {
 	SecretBuffer role = {0};
 	SecretBuffer value = {0};
@@ -317,7 +317,7 @@ follow_files(CredentialFetch * fetch, HttpRequest * request, const AwsFiles * fi
 
 /* Take the keys of the profile files, if they have any for us. */
 static FetchStep
-use_files(CredentialFetch * fetch, HttpRequest * request, const char *profile)
+use_files(CredentialFetch *fetch, HttpRequest *request, const char *profile)
 {
 	AwsFiles	files = {0};
 	const char *name = profile;
@@ -337,7 +337,7 @@ use_files(CredentialFetch * fetch, HttpRequest * request, const char *profile)
 
 /* The chain of AWS's clients */
 static FetchStep
-follow_chain(CredentialFetch * fetch, HttpRequest * request, const char *aws_profile)
+follow_chain(CredentialFetch *fetch, HttpRequest *request, const char *aws_profile)
 {
 	const char *disabled = environment("AWS_EC2_METADATA_DISABLED");
 	FetchStep	step;
@@ -373,9 +373,9 @@ follow_chain(CredentialFetch * fetch, HttpRequest * request, const char *aws_pro
 
 /* Begin: what the profile says, or the chain */
 static FetchStep
-begin(CredentialFetch * fetch, HttpRequest * request)
+begin(CredentialFetch *fetch, HttpRequest *request)
 {
-	const		Json *profile;
+	const Json *profile;
 	const char *role;
 	const char *external_id;
 	const char *endpoint;
@@ -404,7 +404,7 @@ begin(CredentialFetch * fetch, HttpRequest * request)
 }
 
 static FetchStep
-aws_next(CredentialFetch * fetch, HttpRequest * request)
+aws_next(CredentialFetch *fetch, HttpRequest *request)
 {
 	switch ((Stage) fetch->stage)
 	{
@@ -431,7 +431,7 @@ aws_next(CredentialFetch * fetch, HttpRequest * request)
 
 /* Keys in JSON, from the container or EC2 */
 static void
-take_json(CredentialFetch * fetch, const HttpReply * reply, const char *what)
+take_json(CredentialFetch *fetch, const HttpReply *reply, const char *what)
 {
 	Json	   *doc = jdoc_read(buffer_text(&reply->body), reply->body.len);
 	const char *expiration = jdoc_text(doc, "Expiration");
@@ -457,7 +457,7 @@ take_json(CredentialFetch * fetch, const HttpReply * reply, const char *what)
 
 /* Keys in XML, from STS */
 static void
-take_xml(CredentialFetch * fetch, const HttpReply * reply, const char *what)
+take_xml(CredentialFetch *fetch, const HttpReply *reply, const char *what)
 {
 	const char *body = buffer_text(&reply->body);
 	SecretBuffer expiration = {0};
@@ -483,7 +483,7 @@ take_xml(CredentialFetch * fetch, const HttpReply * reply, const char *what)
 }
 
 static void
-aws_take(CredentialFetch * fetch, const HttpReply * reply)
+aws_take(CredentialFetch *fetch, const HttpReply *reply)
 {
 	static const char tried[] = "environment, profile files, web identity and container have none, and the EC2 metadata service";
 	char		role[256];
@@ -536,7 +536,7 @@ aws_take(CredentialFetch * fetch, const HttpReply * reply)
 	}
 }
 
-const		CredentialKind aws_credentials = {
+const CredentialKind aws_credentials = {
 	.name = "AWS",
 	.refresh_ahead_ms = 15 * 60 * 1000,
 	.next = aws_next,

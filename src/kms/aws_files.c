@@ -17,6 +17,9 @@
 
 #include "kms/aws.h"
 
+/* Nothing lives longer. */
+#define LIFETIME_MAX_S	(10 * 365 * 86400LL)
+
 /* Where a line, and then its text without surrounding space, begins and ends */
 static const char *
 trim(const char *line, size_t *len)
@@ -43,7 +46,7 @@ is_text(const char *text, size_t len, const char *other)
  * there; what is nested below a key, which begins with space, is passed over.
  */
 bool
-ini_get(const char *text, const char *section, const char *key, SecretBuffer * value)
+ini_get(const char *text, const char *section, const char *key, SecretBuffer *value)
 {
 	bool		inside = false;
 	const char *line = text;
@@ -95,7 +98,7 @@ ini_get(const char *text, const char *section, const char *key, SecretBuffer * v
 
 /* Take the contents of the first element of this name. */
 bool
-xml_get(const char *text, const char *tag, SecretBuffer * value)
+xml_get(const char *text, const char *tag, SecretBuffer *value)
 {
 	char		open[64];
 	const char *start;
@@ -157,5 +160,5 @@ lifetime_of(const char *expiration, int64 server_date)
 		return 0;
 	if (!iso_time_parse(expiration, &expires))
 		return 300 * 1000;
-	return Max(expires - now, 1) * 1000;
+	return Min(Max(expires - now, 1), LIFETIME_MAX_S) * 1000;
 }

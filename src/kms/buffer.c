@@ -28,7 +28,7 @@
 
 /* Wipe it and give its memory back; it is empty, and good again. */
 void
-buffer_reset(SecretBuffer * buffer)
+buffer_reset(SecretBuffer *buffer)
 {
 	if (buffer->data)
 	{
@@ -39,7 +39,7 @@ buffer_reset(SecretBuffer * buffer)
 }
 
 static void
-fail(SecretBuffer * buffer)
+fail(SecretBuffer *buffer)
 {
 	buffer_reset(buffer);
 	buffer->failed = true;
@@ -47,7 +47,7 @@ fail(SecretBuffer * buffer)
 
 /* Make room for len more bytes and a zero. */
 static bool
-reserve(SecretBuffer * buffer, size_t len)
+reserve(SecretBuffer *buffer, size_t len)
 {
 	size_t		size = Max(buffer->size, FIRST_SIZE);
 	char	   *data;
@@ -82,7 +82,7 @@ reserve(SecretBuffer * buffer, size_t len)
 }
 
 void
-buffer_append(SecretBuffer * buffer, const void *bytes, size_t len)
+buffer_append(SecretBuffer *buffer, const void *bytes, size_t len)
 {
 	if (!reserve(buffer, len))
 		return;
@@ -93,21 +93,21 @@ buffer_append(SecretBuffer * buffer, const void *bytes, size_t len)
 }
 
 void
-buffer_puts(SecretBuffer * buffer, const char *text)
+buffer_puts(SecretBuffer *buffer, const char *text)
 {
 	buffer_append(buffer, text, strlen(text));
 }
 
 /* Replace what it holds. */
 void
-buffer_set(SecretBuffer * buffer, const char *text)
+buffer_set(SecretBuffer *buffer, const char *text)
 {
 	buffer_reset(buffer);
 	buffer_puts(buffer, text);
 }
 
 void
-buffer_printf(SecretBuffer * buffer, const char *fmt,...)
+buffer_printf(SecretBuffer *buffer, const char *fmt,...)
 {
 	va_list		args;
 	int			len;
@@ -125,7 +125,7 @@ buffer_printf(SecretBuffer * buffer, const char *fmt,...)
 
 /* Append bytes in base64, standard and padded. */
 void
-buffer_base64(SecretBuffer * buffer, const void *bytes, size_t len)
+buffer_base64(SecretBuffer *buffer, const void *bytes, size_t len)
 {
 	int			size = pg_b64_enc_len((int) len);
 	int			written;
@@ -144,7 +144,7 @@ buffer_base64(SecretBuffer * buffer, const void *bytes, size_t len)
 
 /* Append bytes in base64 as URLs and JSON web tokens have it. */
 void
-buffer_base64url(SecretBuffer * buffer, const void *bytes, size_t len)
+buffer_base64url(SecretBuffer *buffer, const void *bytes, size_t len)
 {
 	size_t		from = buffer->len;
 
@@ -164,7 +164,7 @@ buffer_base64url(SecretBuffer * buffer, const void *bytes, size_t len)
 
 /* Append a text as a part of a URL, or of a form. */
 void
-buffer_escape(SecretBuffer * buffer, const char *text)
+buffer_escape(SecretBuffer *buffer, const char *text)
 {
 	for (const char *at = text; *at; at++)
 	{
@@ -180,7 +180,7 @@ buffer_escape(SecretBuffer * buffer, const char *text)
  * with errno set where that fails; a file that is too long is EFBIG.
  */
 bool
-buffer_read_file(SecretBuffer * buffer, const char *path)
+buffer_read_file(SecretBuffer *buffer, const char *path)
 {
 	int			fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	char		chunk[4096];

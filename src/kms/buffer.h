@@ -19,20 +19,20 @@ typedef struct SecretBuffer
 	size_t		len;
 	size_t		size;
 	bool		failed;
-}			SecretBuffer;
+} SecretBuffer;
 
-extern void buffer_reset(SecretBuffer * buffer);
-extern void buffer_append(SecretBuffer * buffer, const void *bytes, size_t len);
-extern void buffer_puts(SecretBuffer * buffer, const char *text);
-extern void buffer_printf(SecretBuffer * buffer, const char *fmt,...) pg_attribute_printf(2, 3);
-extern void buffer_base64(SecretBuffer * buffer, const void *bytes, size_t len);
-extern void buffer_base64url(SecretBuffer * buffer, const void *bytes, size_t len);
-extern void buffer_escape(SecretBuffer * buffer, const char *text);
-extern void buffer_set(SecretBuffer * buffer, const char *text);
-extern bool buffer_read_file(SecretBuffer * buffer, const char *path);
+extern void buffer_reset(SecretBuffer *buffer);
+extern void buffer_append(SecretBuffer *buffer, const void *bytes, size_t len);
+extern void buffer_puts(SecretBuffer *buffer, const char *text);
+extern void buffer_printf(SecretBuffer *buffer, const char *fmt,...) pg_attribute_printf(2, 3);
+extern void buffer_base64(SecretBuffer *buffer, const void *bytes, size_t len);
+extern void buffer_base64url(SecretBuffer *buffer, const void *bytes, size_t len);
+extern void buffer_escape(SecretBuffer *buffer, const char *text);
+extern void buffer_set(SecretBuffer *buffer, const char *text);
+extern bool buffer_read_file(SecretBuffer *buffer, const char *path);
 
 static inline const char *
-buffer_text(const SecretBuffer * buffer)
+buffer_text(const SecretBuffer *buffer)
 {
 	return buffer->data ? buffer->data : "";
 }

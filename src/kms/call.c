@@ -81,7 +81,7 @@ typedef struct Made
 	char		kek_version[KEK_VERSION_MAX];
 	int			wrapped_len;
 	uint8		wrapped[WRAPPED_DEK_MAX];
-}			Made;
+} Made;
 
 typedef struct Call
 {
@@ -692,7 +692,7 @@ may_send(Call *call, KmsAnswer *answer)
 static bool
 build_request(Call *call, int n, KmsAnswer *failed)
 {
-	const		Credential *credential = call->credential ?
+	const Credential *credential = call->credential ?
 		credential_get(call->credential) : NULL;
 
 	return call->provider->build(tasks, n, credential, &call->exchange.request, failed) &&

@@ -27,7 +27,7 @@ put_text(StringInfo line, const char *name, const char *value)
 
 /* Log how a task ended that was sent to the KMS at asked_at. */
 void
-call_log(const KmsRequest *request, const KmsTask * task,
+call_log(const KmsRequest *request, const KmsTask *task,
 		 const KmsAnswer *answer, const instr_time *asked_at)
 {
 	StringInfoData line;

@@ -12,7 +12,7 @@
 
 #include "kms/provider.h"
 
-extern void call_log(const KmsRequest *request, const KmsTask * task,
+extern void call_log(const KmsRequest *request, const KmsTask *task,
 					 const KmsAnswer *answer, const instr_time *asked_at);
 
 #endif							/* ENVELOPE_CALLLOG_H */

@@ -51,7 +51,7 @@ typedef struct WatchedFile
 {
 	char		path[MAXPGPATH];
 	struct stat was;			/* st_ino 0: not there */
-}			WatchedFile;
+} WatchedFile;
 
 struct CredentialEntry
 {
@@ -80,10 +80,10 @@ struct CredentialEntry
 	int64		look_at;
 };
 
-static CredentialEntry * entries = NULL;
+static CredentialEntry *entries = NULL;
 
 /* The entry whose fetch is being moved on; its files are watched */
-static CredentialEntry * fetching_entry = NULL;
+static CredentialEntry *fetching_entry = NULL;
 
 /* A variable of the server's environment; NULL where it is not set or empty */
 const char *
@@ -95,7 +95,7 @@ environment(const char *name)
 }
 
 void
-credential_reset(Credential * credential)
+credential_reset(Credential *credential)
 {
 	buffer_reset(&credential->access_key);
 	buffer_reset(&credential->secret_key);
@@ -114,7 +114,7 @@ credential_reset(Credential * credential)
  * always see it.
  */
 bool
-credential_may_go_to(const Credential * credential, const char *url)
+credential_may_go_to(const Credential *credential, const char *url)
 {
 	char		host[300];
 	char		endpoint[300];
@@ -139,7 +139,7 @@ credential_may_go_to(const Credential * credential, const char *url)
 
 /* The fetch cannot go on. */
 void
-fetch_fail(CredentialFetch * fetch, KmsOutcome outcome, const char *fmt,...)
+fetch_fail(CredentialFetch *fetch, KmsOutcome outcome, const char *fmt,...)
 {
 	va_list		args;
 
@@ -173,8 +173,8 @@ file_is_same(const struct stat *a, const struct stat *b)
  * whoever opens a value gets to see it.
  */
 bool
-fetch_file(CredentialFetch * fetch, const char *path, const char *what,
-		   SecretBuffer * contents)
+fetch_file(CredentialFetch *fetch, const char *path, const char *what,
+		   SecretBuffer *contents)
 {
 	CredentialEntry *entry = fetching_entry;
 
@@ -198,7 +198,7 @@ fetch_file(CredentialFetch * fetch, const char *path, const char *what,
  * failed where it cannot be had.
  */
 bool
-fetch_profile(CredentialFetch * fetch, const Json * *profile)
+fetch_profile(CredentialFetch *fetch, const Json **profile)
 {
 	char		problem[256];
 
@@ -213,10 +213,10 @@ fetch_profile(CredentialFetch * fetch, const Json * *profile)
 
 /* Take from a profile what all kinds have in common. */
 void
-fetch_take_common(CredentialFetch * fetch, const Json * profile)
+fetch_take_common(CredentialFetch *fetch, const Json *profile)
 {
 	Credential *made = &fetch->made;
-	const		Json *hosts = jdoc_get(profile, "hosts");
+	const Json *hosts = jdoc_get(profile, "hosts");
 	const char *text;
 
 	for (size_t i = 0; i < jdoc_length(hosts); i++)
@@ -243,7 +243,7 @@ fetch_take_common(CredentialFetch * fetch, const Json * profile)
  * either a refusal or something that may pass.
  */
 void
-fetch_foreign_reply(CredentialFetch * fetch, const HttpReply * reply, const char *what)
+fetch_foreign_reply(CredentialFetch *fetch, const HttpReply *reply, const char *what)
 {
 	if (!reply->answered)
 		fetch_fail(fetch, KMS_UNREACHABLE, "credentials: %s: %s", what, reply->problem);
@@ -254,7 +254,7 @@ fetch_foreign_reply(CredentialFetch * fetch, const HttpReply * reply, const char
 }
 
 static void
-end_fetch(CredentialEntry * entry)
+end_fetch(CredentialEntry *entry)
 {
 	CredentialFetch *fetch = &entry->fetch;
 
@@ -267,7 +267,7 @@ end_fetch(CredentialEntry * entry)
 }
 
 static void
-forget_entry(CredentialEntry * entry)
+forget_entry(CredentialEntry *entry)
 {
 	end_fetch(entry);
 	credential_reset(&entry->current);
@@ -283,7 +283,7 @@ jittered(int64 ms)
 
 /* The fetch has ended well. */
 static void
-take_credential(CredentialEntry * entry)
+take_credential(CredentialEntry *entry)
 {
 	int64		now = boottime_ms();
 	int64		lifetime;
@@ -307,7 +307,7 @@ take_credential(CredentialEntry * entry)
 
 /* The fetch has failed. */
 static void
-take_failure(CredentialEntry * entry)
+take_failure(CredentialEntry *entry)
 {
 	int64		wait = (int64) RETRY_MS << Min(entry->failures, 10);
 
@@ -327,7 +327,7 @@ take_failure(CredentialEntry * entry)
 
 /* Take the next step of a fetch. */
 static void
-advance_fetch(CredentialEntry * entry)
+advance_fetch(CredentialEntry *entry)
 {
 	CredentialFetch *fetch = &entry->fetch;
 	bool		metadata;
@@ -353,7 +353,7 @@ advance_fetch(CredentialEntry * entry)
 }
 
 static void
-begin_fetch(CredentialEntry * entry, bool doubted)
+begin_fetch(CredentialEntry *entry, bool doubted)
 {
 	CredentialFetch *fetch = &entry->fetch;
 
@@ -369,7 +369,7 @@ begin_fetch(CredentialEntry * entry, bool doubted)
 
 /* The reply to a step of a fetch is there. */
 static void
-take_fetch_reply(CredentialEntry * entry)
+take_fetch_reply(CredentialEntry *entry)
 {
 	CredentialFetch *fetch = &entry->fetch;
 
@@ -383,7 +383,7 @@ take_fetch_reply(CredentialEntry * entry)
 
 /* Find the entry of a credential, or make one.  NULL where memory ran out. */
 CredentialEntry *
-credential_find(const CredentialKey * key)
+credential_find(const CredentialKey *key)
 {
 	CredentialEntry *entry;
 
@@ -411,7 +411,7 @@ credential_find(const CredentialKey * key)
  * could not be had a short while ago.
  */
 CredentialState
-credential_state(CredentialEntry * entry)
+credential_state(CredentialEntry *entry)
 {
 	int64		now = boottime_ms();
 
@@ -426,15 +426,15 @@ credential_state(CredentialEntry * entry)
 	return entry->fetching ? CREDENTIAL_PENDING : CREDENTIAL_FAILED;
 }
 
-const		Credential *
-credential_get(const CredentialEntry * entry)
+const Credential *
+credential_get(const CredentialEntry *entry)
 {
 	return &entry->current;
 }
 
 /* Why there is none; detail has KMS_DETAIL_MAX bytes. */
 KmsOutcome
-credential_problem(const CredentialEntry * entry, char *detail)
+credential_problem(const CredentialEntry *entry, char *detail)
 {
 	strlcpy(detail, entry->detail, KMS_DETAIL_MAX);
 	return entry->outcome;
@@ -442,14 +442,14 @@ credential_problem(const CredentialEntry * entry, char *detail)
 
 /* Counts what was had, so that a refusal can say of which it speaks */
 uint64
-credential_version(const CredentialEntry * entry)
+credential_version(const CredentialEntry *entry)
 {
 	return entry->version;
 }
 
 /* Was it had or confirmed so lately that it need not be doubted? */
 bool
-credential_is_confirmed(const CredentialEntry * entry)
+credential_is_confirmed(const CredentialEntry *entry)
 {
 	return entry->usable && boottime_ms() < entry->confirmed_at + CONFIRMED_MS;
 }
@@ -459,7 +459,7 @@ credential_is_confirmed(const CredentialEntry * entry)
  * has been had anew or was confirmed.
  */
 void
-credential_refuse(CredentialEntry * entry, uint64 version, bool doubted)
+credential_refuse(CredentialEntry *entry, uint64 version, bool doubted)
 {
 	if (version != entry->version || !entry->usable)
 		return;
@@ -471,7 +471,7 @@ credential_refuse(CredentialEntry * entry, uint64 version, bool doubted)
 
 /* Have it anew, while the present one is used; but not again and again. */
 void
-credential_renew(CredentialEntry * entry)
+credential_renew(CredentialEntry *entry)
 {
 	if (entry->usable && !entry->fetching && entry->expires_at != PG_INT64_MAX &&
 		!credential_is_confirmed(entry))
@@ -480,7 +480,7 @@ credential_renew(CredentialEntry * entry)
 
 /* -1 where there is none, or it does not expire */
 int64
-credential_expires_in_ms(const CredentialEntry * entry)
+credential_expires_in_ms(const CredentialEntry *entry)
 {
 	if (!entry->usable || entry->expires_at == PG_INT64_MAX)
 		return -1;
@@ -489,7 +489,7 @@ credential_expires_in_ms(const CredentialEntry * entry)
 
 /* Has a file changed that it was made from? */
 static bool
-files_changed(CredentialEntry * entry)
+files_changed(CredentialEntry *entry)
 {
 	for (int i = 0; i < entry->nfiles; i++)
 	{
@@ -508,7 +508,7 @@ credentials_drive(void)
 {
 	int64		now = boottime_ms();
 
-	for (CredentialEntry * *link = &entries; *link;)
+	for (CredentialEntry **link = &entries; *link;)
 	{
 		CredentialEntry *entry = *link;
 
@@ -542,7 +542,7 @@ credentials_next_due(void)
 {
 	int64		due = PG_INT64_MAX;
 
-	for (CredentialEntry * entry = entries; entry; entry = entry->next)
+	for (CredentialEntry *entry = entries; entry; entry = entry->next)
 	{
 		if (entry->fetching)
 			due = entry->exchange.done ? 0 : due;
@@ -561,7 +561,7 @@ void
 credentials_reload(void)
 {
 	profiles_forget();
-	for (CredentialEntry * entry = entries; entry; entry = entry->next)
+	for (CredentialEntry *entry = entries; entry; entry = entry->next)
 	{
 		entry->failures = 0;
 		entry->retry_at = 0;

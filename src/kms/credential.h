@@ -24,13 +24,13 @@ typedef struct CredentialKind CredentialKind;
 /* What tells one credential from another; zero where it does not apply */
 typedef struct CredentialKey
 {
-	const		CredentialKind *kind;
+	const CredentialKind *kind;
 	char		profile[PROFILE_NAME_MAX];	/* of envelope.credentials_file */
 	char		address[ADDRESS_MAX];	/* Vault: host:port; AWS: region */
 	char		name_space[ROLE_MAX];	/* Vault */
 	char		role[ROLE_MAX]; /* AWS: to be assumed */
 	char		external_id[EXTERNAL_ID_MAX];
-}			CredentialKey;
+} CredentialKey;
 
 /* Its bytes without what follows the last member; there is nothing between them */
 #define CREDENTIAL_KEY_BYTES \
@@ -50,20 +50,20 @@ typedef struct Credential
 								 * to the vendor's own hosts and the endpoint */
 	int64		lifetime_ms;	/* from when it was made; 0: for ever */
 	bool		renewable;
-}			Credential;
+} Credential;
 
 typedef enum FetchStep
 {
 	FETCH_ASK,					/* the request is built */
 	FETCH_DONE,					/* fetch->made is good */
 	FETCH_FAILED				/* fetch->outcome and detail say why */
-}			FetchStep;
+} FetchStep;
 
 /* A credential being made */
 typedef struct CredentialFetch
 {
-	const		CredentialKey *key;
-	const		Credential *current;	/* what there is; NULL: nothing */
+	const CredentialKey *key;
+	const Credential *current;	/* what there is; NULL: nothing */
 	bool		doubted;		/* the KMS may not take the current one */
 	int			stage;			/* the kind's own; 0 at the beginning */
 	int			source;			/* the kind's own */
@@ -71,7 +71,7 @@ typedef struct CredentialFetch
 	SecretBuffer scratch[3];	/* the kind's own */
 	KmsOutcome	outcome;
 	char		detail[KMS_DETAIL_MAX];
-}			CredentialFetch;
+} CredentialFetch;
 
 /*
  * How credentials of one kind are had: next says what to do, reading files and
@@ -82,8 +82,8 @@ struct CredentialKind
 {
 	const char *name;
 	int			refresh_ahead_ms;	/* before expiry, or the last third */
-				FetchStep(*next) (CredentialFetch * fetch, HttpRequest * request);
-	void		(*take) (CredentialFetch * fetch, const HttpReply * reply);
+	FetchStep	(*next) (CredentialFetch *fetch, HttpRequest *request);
+	void		(*take) (CredentialFetch *fetch, const HttpReply *reply);
 };
 
 extern const CredentialKind vault_credentials;
@@ -95,33 +95,33 @@ typedef enum CredentialState
 	CREDENTIAL_READY,
 	CREDENTIAL_PENDING,			/* wait */
 	CREDENTIAL_FAILED
-}			CredentialState;
+} CredentialState;
 
 typedef struct CredentialEntry CredentialEntry;
 
-extern CredentialEntry * credential_find(const CredentialKey * key);
-extern CredentialState credential_state(CredentialEntry * entry);
-extern const Credential *credential_get(const CredentialEntry * entry);
-extern KmsOutcome credential_problem(const CredentialEntry * entry, char *detail);
-extern void credential_refuse(CredentialEntry * entry, uint64 version, bool doubted);
-extern uint64 credential_version(const CredentialEntry * entry);
-extern bool credential_is_confirmed(const CredentialEntry * entry);
-extern void credential_renew(CredentialEntry * entry);
-extern int64 credential_expires_in_ms(const CredentialEntry * entry);
-extern bool credential_may_go_to(const Credential * credential, const char *url);
-extern void credential_reset(Credential * credential);
+extern CredentialEntry *credential_find(const CredentialKey *key);
+extern CredentialState credential_state(CredentialEntry *entry);
+extern const Credential *credential_get(const CredentialEntry *entry);
+extern KmsOutcome credential_problem(const CredentialEntry *entry, char *detail);
+extern void credential_refuse(CredentialEntry *entry, uint64 version, bool doubted);
+extern uint64 credential_version(const CredentialEntry *entry);
+extern bool credential_is_confirmed(const CredentialEntry *entry);
+extern void credential_renew(CredentialEntry *entry);
+extern int64 credential_expires_in_ms(const CredentialEntry *entry);
+extern bool credential_may_go_to(const Credential *credential, const char *url);
+extern void credential_reset(Credential *credential);
 extern void credentials_drive(void);
 extern int64 credentials_next_due(void);
 extern void credentials_reload(void);
 
 /* For kinds */
-extern void fetch_fail(CredentialFetch * fetch, KmsOutcome outcome,
+extern void fetch_fail(CredentialFetch *fetch, KmsOutcome outcome,
 					   const char *fmt,...) pg_attribute_printf(3, 4);
-extern bool fetch_file(CredentialFetch * fetch, const char *path, const char *what,
-					   SecretBuffer * contents);
-extern bool fetch_profile(CredentialFetch * fetch, const Json * *profile);
-extern void fetch_take_common(CredentialFetch * fetch, const Json * profile);
-extern void fetch_foreign_reply(CredentialFetch * fetch, const HttpReply * reply,
+extern bool fetch_file(CredentialFetch *fetch, const char *path, const char *what,
+					   SecretBuffer *contents);
+extern bool fetch_profile(CredentialFetch *fetch, const Json **profile);
+extern void fetch_take_common(CredentialFetch *fetch, const Json *profile);
+extern void fetch_foreign_reply(CredentialFetch *fetch, const HttpReply *reply,
 								const char *what);
 extern const char *environment(const char *name);
 
@@ -129,6 +129,6 @@ extern const char *environment(const char *name);
 extern const Json *profile_find(const char *name, char *problem, size_t size);
 extern void profiles_forget(void);
 extern uint64 profiles_generation(void);
-extern Json * profiles_parse(const char *text, size_t len, const char **problem);
+extern Json *profiles_parse(const char *text, size_t len, const char **problem);
 
 #endif							/* ENVELOPE_CREDENTIAL_H */

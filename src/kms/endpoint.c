@@ -81,7 +81,7 @@ endpoint_find(const char *host, const void *credential)
  * May it be asked now?  A call that was let in must be noted when it ends.
  */
 bool
-endpoint_admits(Endpoint * endpoint)
+endpoint_admits(Endpoint *endpoint)
 {
 	int64		now = boottime_ms();
 
@@ -95,20 +95,20 @@ endpoint_admits(Endpoint * endpoint)
 
 /* From when on bulk work may ask it, boottime_ms() */
 int64
-endpoint_bulk_from(const Endpoint * endpoint)
+endpoint_bulk_from(const Endpoint *endpoint)
 {
 	return endpoint->bulk_from;
 }
 
 /* Until when calls are refused, boottime_ms(); 0: they are not. */
 int64
-endpoint_refuses_until(const Endpoint * endpoint)
+endpoint_refuses_until(const Endpoint *endpoint)
 {
 	return endpoint->open ? endpoint->refuse_until : 0;
 }
 
 static void
-refuse(Endpoint * endpoint, int64 now)
+refuse(Endpoint *endpoint, int64 now)
 {
 	endpoint->refuse_ms = endpoint->open ?
 		Min(2 * endpoint->refuse_ms, REFUSE_MAX_MS) : REFUSE_MS;
@@ -119,7 +119,7 @@ refuse(Endpoint * endpoint, int64 now)
 
 /* A call that was let in has ended so. */
 void
-endpoint_note(Endpoint * endpoint, KmsOutcome outcome, KmsHint hint)
+endpoint_note(Endpoint *endpoint, KmsOutcome outcome, KmsHint hint)
 {
 	int64		now = boottime_ms();
 	bool		failed = outcome == KMS_UNREACHABLE;

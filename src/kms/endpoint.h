@@ -12,11 +12,11 @@
 
 typedef struct Endpoint Endpoint;
 
-extern Endpoint * endpoint_find(const char *host, const void *credential);
-extern bool endpoint_admits(Endpoint * endpoint);
-extern int64 endpoint_bulk_from(const Endpoint * endpoint);
-extern void endpoint_note(Endpoint * endpoint, KmsOutcome outcome, KmsHint hint);
-extern int64 endpoint_refuses_until(const Endpoint * endpoint);
+extern Endpoint *endpoint_find(const char *host, const void *credential);
+extern bool endpoint_admits(Endpoint *endpoint);
+extern int64 endpoint_bulk_from(const Endpoint *endpoint);
+extern void endpoint_note(Endpoint *endpoint, KmsOutcome outcome, KmsHint hint);
+extern int64 endpoint_refuses_until(const Endpoint *endpoint);
 extern void endpoints_forget(void);
 
 #endif							/* ENVELOPE_ENDPOINT_H */

@@ -50,7 +50,7 @@ gcp_check_uri(const char *rest)
 }
 
 static bool
-gcp_identify(const KmsTask * task, CredentialKey * key, KmsAnswer *answer)
+gcp_identify(const KmsTask *task, CredentialKey *key, KmsAnswer *answer)
 {
 	KekOption	option = {"profile", key->profile, sizeof(key->profile)};
 
@@ -75,7 +75,7 @@ checksum(const void *bytes, size_t len)
 
 /* Put bytes and their checksum, which Google writes as a text. */
 static bool
-put_bytes(Json * body, const char *name, const char *sum_name,
+put_bytes(Json *body, const char *name, const char *sum_name,
 		  const void *bytes, size_t len)
 {
 	SecretBuffer text = {0};
@@ -91,10 +91,10 @@ put_bytes(Json * body, const char *name, const char *sum_name,
 }
 
 static bool
-gcp_build(const KmsTask * tasks, int ntasks, const Credential * credential,
-		  HttpRequest * request, KmsAnswer *answer)
+gcp_build(const KmsTask *tasks, int ntasks, const Credential *credential,
+		  HttpRequest *request, KmsAnswer *answer)
 {
-	const		KmsTask *task = &tasks[0];
+	const KmsTask *task = &tasks[0];
 	bool		unwrap = task->operation == KMS_UNWRAP;
 	SecretBuffer context = {0};
 	Json	   *body = jdoc_new();
@@ -139,7 +139,7 @@ gcp_build(const KmsTask * tasks, int ntasks, const Credential * credential,
 
 /* Does the checksum of that name belong to these bytes? */
 static bool
-sum_is_right(const Json * doc, const char *name, const void *bytes, size_t len)
+sum_is_right(const Json *doc, const char *name, const void *bytes, size_t len)
 {
 	int64		sum;
 
@@ -155,7 +155,7 @@ mangled(KmsAnswer *answer)
 }
 
 static void
-take_unwrapped(const Json * doc, KmsAnswer *answer)
+take_unwrapped(const Json *doc, KmsAnswer *answer)
 {
 	uint8		bytes[2 * DEK_BYTES];
 	int			len = base64_decode_exactly(jdoc_text(doc, "plaintext"), bytes, sizeof(bytes));
@@ -173,7 +173,7 @@ take_unwrapped(const Json * doc, KmsAnswer *answer)
 }
 
 static void
-take_wrapped(const Json * doc, KmsAnswer *answer)
+take_wrapped(const Json *doc, KmsAnswer *answer)
 {
 	static const char versions[] = "/cryptoKeyVersions/";
 	const char *name = jdoc_text(doc, "name");
@@ -197,7 +197,7 @@ take_wrapped(const Json * doc, KmsAnswer *answer)
 
 /* An error of Google's own */
 static void
-take_error(const KmsTask * task, const char *status, KmsAnswer *answer)
+take_error(const KmsTask *task, const char *status, KmsAnswer *answer)
 {
 	KmsOutcome	outcome = KMS_MISCONFIGURED;
 	KmsHint		hint = HINT_NONE;
@@ -223,7 +223,7 @@ take_error(const KmsTask * task, const char *status, KmsAnswer *answer)
 }
 
 static void
-gcp_parse(const KmsTask * tasks, int ntasks, const HttpReply * reply, KmsAnswer *answers)
+gcp_parse(const KmsTask *tasks, int ntasks, const HttpReply *reply, KmsAnswer *answers)
 {
 	Json	   *doc = jdoc_read(buffer_text(&reply->body), reply->body.len);
 	const char *status = jdoc_text(jdoc_get(doc, "error"), "status");

@@ -42,21 +42,21 @@ typedef enum Stage
 	STAGE_IMPERSONATE,			/* to be asked */
 	STAGE_IMPERSONATED,			/* was asked */
 	STAGE_DONE
-}			Stage;
+} Stage;
 
 /* What is in fetch->scratch */
 #define SUBJECT_TOKEN	0
 #define FILE_TEXT		1
 
 static void
-put_field(HttpRequest * request, const char *name, const char *value)
+put_field(HttpRequest *request, const char *name, const char *value)
 {
 	buffer_printf(&request->body, "%s%s=", request->body.len > 0 ? "&" : "", name);
 	buffer_escape(&request->body, value);
 }
 
 static void
-begin_form(CredentialFetch * fetch, HttpRequest * request, const char *url)
+begin_form(CredentialFetch *fetch, HttpRequest *request, const char *url)
 {
 	request->method = "POST";
 	buffer_puts(&request->url, url);
@@ -66,7 +66,7 @@ begin_form(CredentialFetch * fetch, HttpRequest * request, const char *url)
 
 /* Append a JSON object in base64url. */
 static bool
-append_part(SecretBuffer * jwt, Json * object)
+append_part(SecretBuffer *jwt, Json *object)
 {
 	char	   *text = jdoc_write(object);
 	bool		ok = text !=NULL;
@@ -80,7 +80,7 @@ append_part(SecretBuffer * jwt, Json * object)
 
 /* The JWT by which a service account asks for a token */
 static bool
-make_jwt(const Json * account, const char *audience, int64 now, SecretBuffer * jwt)
+make_jwt(const Json *account, const char *audience, int64 now, SecretBuffer *jwt)
 {
 	const char *key = jdoc_text(account, "private_key");
 	const char *key_id = jdoc_text(account, "private_key_id");
@@ -108,7 +108,7 @@ make_jwt(const Json * account, const char *audience, int64 now, SecretBuffer * j
 }
 
 static FetchStep
-ask_as_service_account(CredentialFetch * fetch, HttpRequest * request, const Json * account)
+ask_as_service_account(CredentialFetch *fetch, HttpRequest *request, const Json *account)
 {
 	const char *uri = jdoc_text(account, "token_uri");
 	SecretBuffer jwt = {0};
@@ -130,7 +130,7 @@ ask_as_service_account(CredentialFetch * fetch, HttpRequest * request, const Jso
 }
 
 static FetchStep
-ask_as_user(CredentialFetch * fetch, HttpRequest * request, const Json * user)
+ask_as_user(CredentialFetch *fetch, HttpRequest *request, const Json *user)
 {
 	const char *uri = jdoc_text(user, "token_uri");
 	const char *id = jdoc_text(user, "client_id");
@@ -154,9 +154,9 @@ ask_as_user(CredentialFetch * fetch, HttpRequest * request, const Json * user)
 
 /* Take the other provider's token out of what its file or URL holds. */
 static bool
-take_subject(CredentialFetch * fetch, const Json * account, const char *text, size_t len)
+take_subject(CredentialFetch *fetch, const Json *account, const char *text, size_t len)
 {
-	const		Json *format = jdoc_get(jdoc_get(account, "credential_source"), "format");
+	const Json *format = jdoc_get(jdoc_get(account, "credential_source"), "format");
 	const char *type = jdoc_text(format, "type");
 	const char *field = jdoc_text(format, "subject_token_field_name");
 	SecretBuffer *subject = &fetch->scratch[SUBJECT_TOKEN];
@@ -181,10 +181,10 @@ take_subject(CredentialFetch * fetch, const Json * account, const char *text, si
 
 /* Ask for the other provider's token, or read it. */
 static FetchStep
-ask_subject(CredentialFetch * fetch, HttpRequest * request, const Json * account)
+ask_subject(CredentialFetch *fetch, HttpRequest *request, const Json *account)
 {
-	const		Json *source = jdoc_get(account, "credential_source");
-	const		Json *headers = jdoc_get(source, "headers");
+	const Json *source = jdoc_get(account, "credential_source");
+	const Json *headers = jdoc_get(source, "headers");
 	const char *file = jdoc_text(source, "file");
 	const char *url = jdoc_text(source, "url");
 	const char *flavor = jdoc_text(headers, "Metadata-Flavor");
@@ -223,7 +223,7 @@ ask_subject(CredentialFetch * fetch, HttpRequest * request, const Json * account
 }
 
 static FetchStep
-ask_exchange(CredentialFetch * fetch, HttpRequest * request, const Json * account)
+ask_exchange(CredentialFetch *fetch, HttpRequest *request, const Json *account)
 {
 	const char *url = jdoc_text(account, "token_url");
 	const char *audience = jdoc_text(account, "audience");
@@ -247,7 +247,7 @@ ask_exchange(CredentialFetch * fetch, HttpRequest * request, const Json * accoun
 }
 
 static FetchStep
-ask_impersonation(CredentialFetch * fetch, HttpRequest * request, const char *url)
+ask_impersonation(CredentialFetch *fetch, HttpRequest *request, const char *url)
 {
 	request->method = "POST";
 	buffer_puts(&request->url, url);
@@ -259,7 +259,7 @@ ask_impersonation(CredentialFetch * fetch, HttpRequest * request, const char *ur
 }
 
 static FetchStep
-ask_metadata(CredentialFetch * fetch, HttpRequest * request)
+ask_metadata(CredentialFetch *fetch, HttpRequest *request)
 {
 	const char *host = environment("GCE_METADATA_HOST");
 
@@ -273,7 +273,7 @@ ask_metadata(CredentialFetch * fetch, HttpRequest * request)
 
 /* Find the file that holds the credential, and read it into scratch. */
 static bool
-read_credential_file(CredentialFetch * fetch, const Json * profile)
+read_credential_file(CredentialFetch *fetch, const Json *profile)
 {
 	SecretBuffer *text = &fetch->scratch[FILE_TEXT];
 	const char *path = jdoc_text(profile, "google_application_credentials");
@@ -297,7 +297,7 @@ read_credential_file(CredentialFetch * fetch, const Json * profile)
 
 /* Ask for what comes first with this file. */
 static FetchStep
-ask_by_file(CredentialFetch * fetch, HttpRequest * request, const Json * file)
+ask_by_file(CredentialFetch *fetch, HttpRequest *request, const Json *file)
 {
 	const char *type = jdoc_text(file, "type");
 	FetchStep	step;
@@ -318,10 +318,10 @@ ask_by_file(CredentialFetch * fetch, HttpRequest * request, const Json * file)
 }
 
 static FetchStep
-gcp_next(CredentialFetch * fetch, HttpRequest * request)
+gcp_next(CredentialFetch *fetch, HttpRequest *request)
 {
 	SecretBuffer *text = &fetch->scratch[FILE_TEXT];
-	const		Json *profile;
+	const Json *profile;
 	const char *url;
 	Json	   *file = NULL;
 	FetchStep	step = FETCH_DONE;
@@ -354,7 +354,7 @@ gcp_next(CredentialFetch * fetch, HttpRequest * request)
 
 /* A reply with an access token */
 static bool
-take_token(CredentialFetch * fetch, const HttpReply * reply, const Json * doc, const char *what)
+take_token(CredentialFetch *fetch, const HttpReply *reply, const Json *doc, const char *what)
 {
 	const char *token = jdoc_text(doc, "access_token");
 	int64		seconds = 0;
@@ -371,7 +371,7 @@ take_token(CredentialFetch * fetch, const HttpReply * reply, const Json * doc, c
 }
 
 static void
-gcp_take(CredentialFetch * fetch, const HttpReply * reply)
+gcp_take(CredentialFetch *fetch, const HttpReply *reply)
 {
 	const char *body = buffer_text(&reply->body);
 	SecretBuffer *text = &fetch->scratch[FILE_TEXT];
@@ -418,7 +418,7 @@ gcp_take(CredentialFetch * fetch, const HttpReply * reply)
 	jdoc_free(doc);
 }
 
-const		CredentialKind gcp_credentials = {
+const CredentialKind gcp_credentials = {
 	.name = "Google",
 	.refresh_ahead_ms = 5 * 60 * 1000,
 	.next = gcp_next,

@@ -191,112 +191,9 @@ take_header(char *line, size_t size, size_t n, void *arg)
 	return len;
 }
 
-/*
- * The host of a URL with its port, if it names one, in lower case; false where
- * it does not fit or there is none.
- */
-bool
-url_host(const char *url, char *host, size_t size)
-{
-	const char *start = strstr(url, "://");
-	size_t		len;
-
-	if (start == NULL)
-		return false;
-	start += 3;
-	len = strcspn(start, "/?#");
-	if (len == 0 || len >= size || memchr(start, '@', len) != NULL)
-		return false;
-	for (size_t i = 0; i < len; i++)
-		host[i] = pg_tolower((unsigned char) start[i]);
-	host[len] = '\0';
-	return true;
-}
-
-/* Does a host, with or without a port, consist of a name and that alone? */
-static bool
-host_is(const char *host, const char *name)
-{
-	size_t		len = strlen(name);
-
-	return strncmp(host, name, len) == 0 &&
-		(host[len] == '\0' ||
-		 (host[len] == ':' && strspn(host + len + 1, "0123456789") == strlen(host + len + 1)));
-}
-
-/* Is it this machine, by an address or name that nobody can point elsewhere? */
-bool
-host_is_loopback(const char *host)
-{
-	return host_is(host, "127.0.0.1") || host_is(host, "[::1]") ||
-		host_is(host, "localhost");
-}
-
-/*
- * May a URL be asked?  https may, http to loopback; and, by who asks the
- * machine's own metadata services, http to these.
- */
-bool
-url_is_allowed(const char *url, bool metadata)
-{
-	static const char *const services[] = {
-		"169.254.169.254", "[fd00:ec2::254]",	/* EC2, Google */
-		"metadata.google.internal",
-		"169.254.170.2", "169.254.170.23", "[fd00:ec2::23]" /* containers */
-	};
-	char		host[300];
-
-	if (!url_host(url, host, sizeof(host)))
-		return false;
-	for (const char *at = url; *at; at++)
-	{
-		if (*at <= ' ' || *at > '~')
-			return false;
-	}
-	if (strncmp(url, "https://", 8) == 0)
-		return true;
-	if (strncmp(url, "http://", 7) != 0)
-		return false;
-	if (host_is_loopback(host))
-		return true;
-	for (int i = 0; metadata && i < lengthof(services); i++)
-	{
-		if (host_is(host, services[i]))
-			return true;
-	}
-	return false;
-}
-
-/* Add a header; one whose value could not stand in a line fails the request. */
-void
-http_header(HttpRequest * request, const char *name, const char *value)
-{
-	for (const char *at = value; *at; at++)
-	{
-		if ((unsigned char) *at < ' ' || *at == 0x7f)
-		{
-			buffer_reset(&request->headers);
-			request->headers.failed = true;
-			return;
-		}
-	}
-	buffer_printf(&request->headers, "%s: %s\n", name, value);
-}
-
-/* Add the header that shows a bearer token. */
-void
-http_bearer(HttpRequest * request, const char *token)
-{
-	SecretBuffer value = {0};
-
-	buffer_printf(&value, "Bearer %s", token);
-	http_header(request, "Authorization", buffer_text(&value));
-	buffer_reset(&value);
-}
-
 /* Say in the reply that there is none. */
 static void
-no_reply(HttpExchange * exchange, const char *why)
+no_reply(HttpExchange *exchange, const char *why)
 {
 	char		host[256];
 
@@ -310,7 +207,7 @@ no_reply(HttpExchange * exchange, const char *why)
 
 /* Make the list of headers as curl wants them; false where memory ran out. */
 static bool
-make_header_list(HttpExchange * exchange)
+make_header_list(HttpExchange *exchange)
 {
 	struct curl_slist *list = NULL;
 	char	   *line = exchange->request.headers.data;
@@ -333,7 +230,7 @@ make_header_list(HttpExchange * exchange)
 
 /* How a handle speaks TLS, and through what */
 static void
-set_transport(CURL *easy, HttpRequest * request)
+set_transport(CURL *easy, HttpRequest *request)
 {
 	const char *url = buffer_text(&request->url);
 	char		host[256];
@@ -357,7 +254,7 @@ set_transport(CURL *easy, HttpRequest * request)
 
 /* Everything a handle has to know */
 static bool
-set_options(CURL *easy, HttpExchange * exchange, int connect_ms, int attempt_ms)
+set_options(CURL *easy, HttpExchange *exchange, int connect_ms, int attempt_ms)
 {
 	HttpRequest *request = &exchange->request;
 	bool		with_body = strcmp(request->method, "GET") != 0;
@@ -397,19 +294,9 @@ set_options(CURL *easy, HttpExchange * exchange, int connect_ms, int attempt_ms)
 		curl_easy_setopt(easy, CURLOPT_URL, request->url.data) == CURLE_OK;
 }
 
-/* Did any part of a request run out of memory, or could not be written? */
-static bool
-request_failed(const HttpRequest * request)
-{
-	return request->url.failed || request->headers.failed || request->body.failed ||
-		request->sigv4.failed || request->access_key.failed ||
-		request->secret_key.failed || request->ca_file.failed ||
-		request->client_cert.failed || request->client_key.failed;
-}
-
 /* End the transfer of an exchange; what was read stays. */
 static void
-end_transfer(HttpExchange * exchange)
+end_transfer(HttpExchange *exchange)
 {
 	if (exchange->handle)
 	{
@@ -431,16 +318,16 @@ end_transfer(HttpExchange * exchange)
  * where it could not be sent.
  */
 void
-http_run(HttpExchange * exchange, int connect_ms, int attempt_ms)
+http_run(HttpExchange *exchange, int connect_ms, int attempt_ms)
 {
 	sigset_t	before;
 	bool		sent;
 
 	Assert(exchange->handle == NULL && !exchange->done);
-	if (request_failed(&exchange->request) ||
+	if (http_request_failed(&exchange->request) ||
 		!url_is_allowed(buffer_text(&exchange->request.url), exchange->request.metadata))
 	{
-		no_reply(exchange, request_failed(&exchange->request) ?
+		no_reply(exchange, http_request_failed(&exchange->request) ?
 				 "the request could not be put together" :
 				 "not asked: it is neither https nor this machine");
 		return;
@@ -460,7 +347,7 @@ http_run(HttpExchange * exchange, int connect_ms, int attempt_ms)
 
 /* Take note of how a transfer ended. */
 static void
-take_result(HttpExchange * exchange, CURLcode code)
+take_result(HttpExchange *exchange, CURLcode code)
 {
 	HttpReply  *reply = &exchange->reply;
 
@@ -524,27 +411,12 @@ http_drive(void)
 	unblock_signals(&before);
 }
 
-void
-http_request_reset(HttpRequest * request)
-{
-	buffer_reset(&request->url);
-	buffer_reset(&request->headers);
-	buffer_reset(&request->body);
-	buffer_reset(&request->sigv4);
-	buffer_reset(&request->access_key);
-	buffer_reset(&request->secret_key);
-	buffer_reset(&request->ca_file);
-	buffer_reset(&request->client_cert);
-	buffer_reset(&request->client_key);
-	memset(request, 0, sizeof(*request));
-}
-
 /*
  * End what is under way, wipe what was sent and received, and be ready for the
  * next.
  */
 void
-http_reset(HttpExchange * exchange)
+http_reset(HttpExchange *exchange)
 {
 	sigset_t	before;
 

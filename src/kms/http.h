@@ -32,7 +32,7 @@ typedef struct HttpRequest
 	SecretBuffer ca_file;		/* else envelope.ca_file */
 	SecretBuffer client_cert;	/* files */
 	SecretBuffer client_key;
-}			HttpRequest;
+} HttpRequest;
 
 /* What came back */
 typedef struct HttpReply
@@ -46,7 +46,7 @@ typedef struct HttpReply
 	char		request_id[HTTP_HEADER_MAX];
 	char		error_type[HTTP_HEADER_MAX];
 	int64		date;			/* the server's clock, epoch; 0 unknown */
-}			HttpReply;
+} HttpReply;
 
 /* One at a time; zero is ready to be used */
 typedef struct HttpExchange
@@ -56,18 +56,20 @@ typedef struct HttpExchange
 	bool		done;			/* the reply is there */
 	void	   *handle;			/* of curl; NULL while nothing is under way */
 	void	   *header_list;
-}			HttpExchange;
+} HttpExchange;
 
 extern void http_start(int max_connections);
 extern int	http_wait_fd(void);
 extern int64 http_next_due(void);
 extern void http_drive(void);
-extern void http_run(HttpExchange * exchange, int connect_ms, int attempt_ms);
-extern void http_reset(HttpExchange * exchange);
-extern void http_request_reset(HttpRequest * request);
-extern void http_header(HttpRequest * request, const char *name, const char *value);
-extern void http_bearer(HttpRequest * request, const char *token);
+extern void http_run(HttpExchange *exchange, int connect_ms, int attempt_ms);
+extern void http_reset(HttpExchange *exchange);
 
+/* kms/request.c */
+extern void http_request_reset(HttpRequest *request);
+extern bool http_request_failed(const HttpRequest *request);
+extern void http_header(HttpRequest *request, const char *name, const char *value);
+extern void http_bearer(HttpRequest *request, const char *token);
 extern bool url_is_allowed(const char *url, bool metadata);
 extern bool url_host(const char *url, char *host, size_t size);
 extern bool host_is_loopback(const char *host);

@@ -51,35 +51,35 @@ jdoc_read(const char *text, size_t len)
 }
 
 void
-jdoc_free(Json * doc)
+jdoc_free(Json *doc)
 {
 	json_decref(doc);
 }
 
 /* A member of an object, or NULL */
-const		Json *
-jdoc_get(const Json * object, const char *name)
+const Json *
+jdoc_get(const Json *object, const char *name)
 {
 	return json_object_get(object, name);
 }
 
 /* A string, or NULL */
 const char *
-jdoc_string(const Json * value)
+jdoc_string(const Json *value)
 {
 	return json_string_value(value);
 }
 
 /* A member that is a string, or NULL */
 const char *
-jdoc_text(const Json * object, const char *name)
+jdoc_text(const Json *object, const char *name)
 {
 	return json_string_value(json_object_get(object, name));
 }
 
 /* A member that is a whole number, or a string of one as int64s are sent */
 bool
-jdoc_int(const Json * object, const char *name, int64_t *value)
+jdoc_int(const Json *object, const char *name, int64_t *value)
 {
 	const		json_t *member = json_object_get(object, name);
 	const char *text = json_string_value(member);
@@ -108,32 +108,32 @@ jdoc_int(const Json * object, const char *name, int64_t *value)
 }
 
 bool
-jdoc_is_true(const Json * object, const char *name)
+jdoc_is_true(const Json *object, const char *name)
 {
 	return json_is_true(json_object_get(object, name));
 }
 
 bool
-jdoc_is_object(const Json * value)
+jdoc_is_object(const Json *value)
 {
 	return json_is_object(value);
 }
 
 size_t
-jdoc_length(const Json * array)
+jdoc_length(const Json *array)
 {
 	return json_array_size(array);
 }
 
-const		Json *
-jdoc_item(const Json * array, size_t i)
+const Json *
+jdoc_item(const Json *array, size_t i)
 {
 	return json_array_get(array, i);
 }
 
 /* Call member for each of an object. */
 void
-jdoc_each(const Json * object, jdoc_member_fn member, void *arg)
+jdoc_each(const Json *object, jdoc_member_fn member, void *arg)
 {
 	const char *name;
 	json_t	   *value;
@@ -155,45 +155,45 @@ jdoc_new_array(void)
 }
 
 bool
-jdoc_put_text(Json * object, const char *name, const char *text)
+jdoc_put_text(Json *object, const char *name, const char *text)
 {
 	return json_object_set_new(object, name, json_string(text)) == 0;
 }
 
 bool
-jdoc_put_int(Json * object, const char *name, int64_t value)
+jdoc_put_int(Json *object, const char *name, int64_t value)
 {
 	return json_object_set_new(object, name, json_integer(value)) == 0;
 }
 
 bool
-jdoc_put_true(Json * object, const char *name)
+jdoc_put_true(Json *object, const char *name)
 {
 	return json_object_set_new(object, name, json_true()) == 0;
 }
 
 /* Put a value, which is freed where that fails. */
 bool
-jdoc_put(Json * object, const char *name, Json * value)
+jdoc_put(Json *object, const char *name, Json *value)
 {
 	return json_object_set_new(object, name, value) == 0;
 }
 
 bool
-jdoc_append(Json * array, Json * value)
+jdoc_append(Json *array, Json *value)
 {
 	return json_array_append_new(array, value) == 0;
 }
 
 bool
-jdoc_append_text(Json * array, const char *text)
+jdoc_append_text(Json *array, const char *text)
 {
 	return json_array_append_new(array, json_string(text)) == 0;
 }
 
 /* As text, to be given to jdoc_free_text; NULL where memory ran out. */
 char *
-jdoc_write(const Json * doc)
+jdoc_write(const Json *doc)
 {
 	return json_dumps(doc, JSON_COMPACT);
 }

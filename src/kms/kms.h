@@ -106,7 +106,7 @@ typedef enum KmsHint
 	HINT_REFUSED,				/* unreachable lately, so not asked at all */
 	HINT_CREDENTIAL_DEAD,		/* the KMS does not take the credential */
 	HINT_CREDENTIAL_DOUBTED		/* denied, or else that */
-}			KmsHint;
+} KmsHint;
 
 #define KMS_REQUEST_ID_MAX	128
 

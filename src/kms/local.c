@@ -238,7 +238,7 @@ read_kek(const char *name, int version, uint8 *kek, KmsAnswer *answer)
 
 /* Write the additional data; returns its length. */
 static size_t
-make_aad(const KmsTask * task, int version, uint8 *aad)
+make_aad(const KmsTask *task, int version, uint8 *aad)
 {
 	size_t		len = sizeof(AAD_LABEL) - 1;
 	size_t		tenant_len = strlen(task->tenant);
@@ -255,7 +255,7 @@ make_aad(const KmsTask * task, int version, uint8 *aad)
 }
 
 static void
-local_wrap(const char *name, const KmsTask * task, const Dek *dek,
+local_wrap(const char *name, const KmsTask *task, const Dek *dek,
 		   KmsAnswer *answer)
 {
 	uint8		kek[KEK_BYTES];
@@ -281,7 +281,7 @@ local_wrap(const char *name, const KmsTask * task, const Dek *dek,
 }
 
 static void
-local_generate(const char *name, const KmsTask * task, KmsAnswer *answer)
+local_generate(const char *name, const KmsTask *task, KmsAnswer *answer)
 {
 	if (dek_generate(&answer->dek))
 		local_wrap(name, task, &answer->dek, answer);
@@ -290,7 +290,7 @@ local_generate(const char *name, const KmsTask * task, KmsAnswer *answer)
 }
 
 static void
-local_unwrap(const char *name, const KmsTask * task, KmsAnswer *answer)
+local_unwrap(const char *name, const KmsTask *task, KmsAnswer *answer)
 {
 	uint8		kek[KEK_BYTES];
 	uint8		aad[AAD_MAX];
@@ -326,8 +326,8 @@ local_unwrap(const char *name, const KmsTask * task, KmsAnswer *answer)
 
 /* Nothing is sent: a fault may hold the answer back. */
 static bool
-local_build(const KmsTask * tasks, int ntasks, const Credential * credential,
-			HttpRequest * request, KmsAnswer *answer)
+local_build(const KmsTask *tasks, int ntasks, const Credential *credential,
+			HttpRequest *request, KmsAnswer *answer)
 {
 	KekFault	fault = kek_fault_of(tasks[0].kek);
 
@@ -336,10 +336,10 @@ local_build(const KmsTask * tasks, int ntasks, const Credential * credential,
 }
 
 static void
-local_parse(const KmsTask * tasks, int ntasks, const HttpReply * reply,
+local_parse(const KmsTask *tasks, int ntasks, const HttpReply *reply,
 			KmsAnswer *answers)
 {
-	const		KmsTask *task = &tasks[0];
+	const KmsTask *task = &tasks[0];
 	KmsAnswer  *answer = &answers[0];
 	const char *name = kms_uri_rest(&local_provider, task->uri);
 	KekFault	fault = kek_fault_of(task->kek);

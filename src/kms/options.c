@@ -16,7 +16,7 @@
  * value is too long or could not stand in a header.
  */
 bool
-options_read(const char *json, const KekOption * options, int noptions)
+options_read(const char *json, const KekOption *options, int noptions)
 {
 	Json	   *doc = jdoc_read(json, strlen(json));
 	bool		ok = jdoc_is_object(doc);

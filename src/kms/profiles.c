@@ -18,13 +18,13 @@
 #include "kms/credential.h"
 #include "settings.h"
 
-static Json * profiles = NULL;
+static Json *profiles = NULL;
 static struct stat read_as;		/* what was read; st_ino 0: nothing */
 static uint64 generation = 1;	/* counts what was read */
 
 /* Does every member of "profiles" look like one? */
 static void
-check_profile(const char *name, const Json * profile, void *arg)
+check_profile(const char *name, const Json *profile, void *arg)
 {
 	const char **problem = arg;
 
@@ -127,10 +127,10 @@ read_profiles(void)
  * Find a profile.  NULL where it cannot be had, with the problem, of at most
  * size bytes.  Good until the file is read again.
  */
-const		Json *
+const Json *
 profile_find(const char *name, char *problem, size_t size)
 {
-	const		Json *profile;
+	const Json *profile;
 	const char *why;
 
 	if (profiles == NULL && (why = read_profiles()) != NULL)

@@ -34,13 +34,6 @@ kms_provider_for(const char *uri)
 	return NULL;
 }
 
-/* What follows the scheme */
-const char *
-kms_uri_rest(const KmsProvider *provider, const char *uri)
-{
-	return uri + strlen(provider->scheme);
-}
-
 bool
 kms_provider_has_option(const KmsProvider *provider, const char *name)
 {
@@ -100,29 +93,4 @@ kms_outcome_name(KmsOutcome outcome)
 			return "misconfigured";
 	}
 	return "unknown";
-}
-
-/* Say how a task ended. */
-void
-answer_set(KmsAnswer *answer, KmsOutcome outcome, KmsHint hint, const char *fmt,...)
-{
-	va_list		args;
-
-	answer->outcome = outcome;
-	answer->hint = hint;
-	va_start(args, fmt);
-	vsnprintf(answer->detail, sizeof(answer->detail), fmt, args);
-	va_end(args);
-}
-
-/*
- * A reply that is not the KMS's own: a proxy or a page in between, which says
- * nothing about the key.
- */
-void
-answer_foreign_reply(KmsAnswer *answer, const HttpReply * reply)
-{
-	answer_set(answer, KMS_UNREACHABLE,
-			   reply->status == 429 ? HINT_THROTTLED : HINT_NONE,
-			   "an answer with HTTP status %ld that is not the KMS's own", reply->status);
 }

@@ -33,7 +33,7 @@ typedef struct KmsTask
 	int			wrapped_len;
 	const char *target_uri;		/* to re-wrap */
 	const char *target_options;
-}			KmsTask;
+} KmsTask;
 
 /*
  * How one kind of KMS is asked.  The worker has a provider build a request,
@@ -53,27 +53,27 @@ typedef struct KmsProvider
 	bool		(*check_uri) (const char *rest);
 
 	/* Can the KMS itself re-wrap this?  NULL: it cannot. */
-	bool		(*can_rewrap) (const KmsTask * task);
+	bool		(*can_rewrap) (const KmsTask *task);
 
 	/*
 	 * Which credential does it take?  NULL: none.  False with *answer set
 	 * where the KEK's options make no sense.
 	 */
-	bool		(*identify) (const KmsTask * task, CredentialKey * key, KmsAnswer *answer);
+	bool		(*identify) (const KmsTask *task, CredentialKey *key, KmsAnswer *answer);
 
 	/*
 	 * Build the request for tasks of one KEK, operation and credential; false
 	 * with *answer set where that cannot be.
 	 */
-	bool		(*build) (const KmsTask * tasks, int ntasks, const Credential * credential,
-						  HttpRequest * request, KmsAnswer *answer);
+	bool		(*build) (const KmsTask *tasks, int ntasks, const Credential *credential,
+						  HttpRequest *request, KmsAnswer *answer);
 
 	/*
 	 * Parse the reply, which came whole, into an answer to each task.  The
 	 * answers are zero.  Of a request that sends nothing, the answer is made
 	 * here; reply is then zero.
 	 */
-	void		(*parse) (const KmsTask * tasks, int ntasks, const HttpReply * reply,
+	void		(*parse) (const KmsTask *tasks, int ntasks, const HttpReply *reply,
 						  KmsAnswer *answers);
 } KmsProvider;
 
@@ -82,13 +82,20 @@ extern const KmsProvider vault_provider;
 extern const KmsProvider aws_provider;
 extern const KmsProvider gcp_provider;
 
+/* What follows the scheme of a URI that is the provider's */
+static inline const char *
+kms_uri_rest(const KmsProvider *provider, const char *uri)
+{
+	return uri + strlen(provider->scheme);
+}
+
 extern const KmsProvider *kms_provider_for(const char *uri);
-extern const char *kms_uri_rest(const KmsProvider *provider, const char *uri);
 extern bool kms_provider_has_option(const KmsProvider *provider, const char *name);
 extern char *kms_known_schemes(void);
 
+/* kms/answer.c */
 extern void answer_set(KmsAnswer *answer, KmsOutcome outcome, KmsHint hint,
 					   const char *fmt,...) pg_attribute_printf(4, 5);
-extern void answer_foreign_reply(KmsAnswer *answer, const HttpReply * reply);
+extern void answer_foreign_reply(KmsAnswer *answer, const HttpReply *reply);
 
 #endif							/* ENVELOPE_PROVIDER_H */

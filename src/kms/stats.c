@@ -92,7 +92,7 @@ latency_bucket(double latency_ms)
  * well again.
  */
 bool
-kms_stats_count_call(const KmsRequest *request, const KmsCallEnd * end)
+kms_stats_count_call(const KmsRequest *request, const KmsCallEnd *end)
 {
 	TimestampTz now = GetCurrentTimestamp();
 	KekStats   *place;

@@ -52,12 +52,12 @@ typedef struct KmsCallEnd
 	bool		retry;			/* was not the first attempt */
 	int64		refused_ms;		/* the breaker will refuse calls so long */
 	int64		credential_ms;	/* the credential lives so long; -1: for ever */
-}			KmsCallEnd;
+} KmsCallEnd;
 
 extern Size kms_stats_shmem_size(void);
 extern void kms_stats_shmem_init(void *area);
 
-extern bool kms_stats_count_call(const KmsRequest *request, const KmsCallEnd * end);
+extern bool kms_stats_count_call(const KmsRequest *request, const KmsCallEnd *end);
 extern void kms_stats_count_wait(const KmsRequest *request);
 extern KekStats *kms_stats_of_database(Oid database, int *nkeks);
 extern double kms_stats_quantile(const KmsOperationStats *operation, double quantile);

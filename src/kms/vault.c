@@ -37,7 +37,7 @@ typedef struct VaultKey
 	char		address[ADDRESS_MAX];	/* host, and port if there is one */
 	char		mount[256];
 	char		name[128];
-}			VaultKey;
+} VaultKey;
 
 /* Letters, digits and a few more, at most max - 1 of them */
 static bool
@@ -56,7 +56,7 @@ is_word(const char *text, size_t len, const char *more, size_t max)
 
 /* HOST[:PORT]/MOUNT/keys/NAME, where MOUNT may have slashes */
 static bool
-parse_uri(const char *rest, VaultKey * key)
+parse_uri(const char *rest, VaultKey *key)
 {
 	const char *slash = strchr(rest, '/');
 	const char *name = strrchr(rest, '/');
@@ -93,14 +93,14 @@ vault_check_uri(const char *rest)
 
 /* Vault re-wraps under the newest version of the same key. */
 static bool
-vault_can_rewrap(const KmsTask * task)
+vault_can_rewrap(const KmsTask *task)
 {
 	return strcmp(task->uri, task->target_uri) == 0 &&
 		strcmp(task->options, task->target_options) == 0;
 }
 
 static bool
-vault_identify(const KmsTask * task, CredentialKey * credential, KmsAnswer *answer)
+vault_identify(const KmsTask *task, CredentialKey *credential, KmsAnswer *answer)
 {
 	VaultKey	key;
 	KekOption	options[] = {
@@ -141,7 +141,7 @@ operation_path(KmsOperation operation)
 
 /* Put into a JSON object what is asked for by a task; false: out of memory. */
 static bool
-put_task(Json * object, const KmsTask * task)
+put_task(Json *object, const KmsTask *task)
 {
 	SecretBuffer context = {0};
 	SecretBuffer encoded = {0};
@@ -175,7 +175,7 @@ put_task(Json * object, const KmsTask * task)
 
 /* The body: one item, or a batch */
 static Json *
-make_body(const KmsTask * tasks, int ntasks)
+make_body(const KmsTask *tasks, int ntasks)
 {
 	Json	   *body = jdoc_new();
 	Json	   *batch;
@@ -203,8 +203,8 @@ make_body(const KmsTask * tasks, int ntasks)
 
 /* The beginning of every request to Vault */
 void
-vault_begin_request(HttpRequest * request, const char *method, const char *address,
-					const Credential * credential)
+vault_begin_request(HttpRequest *request, const char *method, const char *address,
+					const Credential *credential)
 {
 	size_t		len = credential->endpoint.len;
 
@@ -230,8 +230,8 @@ vault_begin_request(HttpRequest * request, const char *method, const char *addre
 }
 
 static bool
-vault_build(const KmsTask * tasks, int ntasks, const Credential * credential,
-			HttpRequest * request, KmsAnswer *answer)
+vault_build(const KmsTask *tasks, int ntasks, const Credential *credential,
+			HttpRequest *request, KmsAnswer *answer)
 {
 	VaultKey	key;
 	Json	   *body = NULL;
@@ -244,7 +244,7 @@ vault_build(const KmsTask * tasks, int ntasks, const Credential * credential,
 	}
 	for (int i = 0; i < ntasks; i++)
 	{
-		const		KmsTask *task = &tasks[i];
+		const KmsTask *task = &tasks[i];
 
 		if ((task->operation == KMS_UNWRAP || task->operation == KMS_REWRAP) &&
 			(task->wrapped_len < strlen(WRAPPED_PREFIX) ||
@@ -293,7 +293,7 @@ take_wrapped(const char *ciphertext, KmsAnswer *answer)
 
 /* Take what answers one task. */
 static void
-take_result(const KmsTask * task, const Json * result, KmsAnswer *answer)
+take_result(const KmsTask *task, const Json *result, KmsAnswer *answer)
 {
 	bool		with_key = task->operation == KMS_UNWRAP || task->operation == KMS_GENERATE;
 	bool		ok = true;
@@ -338,7 +338,7 @@ take_message(const char *message, KmsAnswer *answer)
 
 /* A reply with errors of Vault's own */
 static void
-take_errors(const HttpReply * reply, const Json * errors, KmsAnswer *answer)
+take_errors(const HttpReply *reply, const Json *errors, KmsAnswer *answer)
 {
 	switch (reply->status)
 	{
@@ -368,13 +368,13 @@ take_errors(const HttpReply * reply, const Json * errors, KmsAnswer *answer)
 }
 
 static void
-vault_parse(const KmsTask * tasks, int ntasks, const HttpReply * reply,
+vault_parse(const KmsTask *tasks, int ntasks, const HttpReply *reply,
 			KmsAnswer *answers)
 {
 	Json	   *doc = jdoc_read(buffer_text(&reply->body), reply->body.len);
-	const		Json *data = jdoc_get(doc, "data");
-	const		Json *results = jdoc_get(data, "batch_results");
-	const		Json *errors = jdoc_get(doc, "errors");
+	const Json *data = jdoc_get(doc, "data");
+	const Json *results = jdoc_get(data, "batch_results");
+	const Json *errors = jdoc_get(doc, "errors");
 	const char *request_id = jdoc_text(doc, "request_id");
 	bool		batch = ntasks > 1 && jdoc_length(results) == ntasks &&
 		(reply->status == 200 || reply->status == 400);
@@ -382,7 +382,7 @@ vault_parse(const KmsTask * tasks, int ntasks, const HttpReply * reply,
 	for (int i = 0; i < ntasks; i++)
 	{
 		KmsAnswer  *answer = &answers[i];
-		const		Json *result = batch ? jdoc_item(results, i) : data;
+		const Json *result = batch ? jdoc_item(results, i) : data;
 		const char *error = batch ? jdoc_text(result, "error") : NULL;
 
 		if (request_id)

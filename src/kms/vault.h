@@ -10,7 +10,7 @@
 
 #include "kms/credential.h"
 
-extern void vault_begin_request(HttpRequest * request, const char *method,
-								const char *address, const Credential * credential);
+extern void vault_begin_request(HttpRequest *request, const char *method,
+								const char *address, const Credential *credential);
 
 #endif							/* ENVELOPE_VAULT_H */

@@ -33,7 +33,7 @@ typedef enum Stage
 	STAGE_LOG_IN,				/* to be asked */
 	STAGE_LOGGED_IN,			/* was asked */
 	STAGE_DONE
-}			Stage;
+} Stage;
 
 typedef enum Source
 {
@@ -41,11 +41,11 @@ typedef enum Source
 	SOURCE_APPROLE,
 	SOURCE_KUBERNETES,
 	SOURCE_CERT
-}			Source;
+} Source;
 
 /* Without a profile: Vault's own variables */
 static bool
-load_environment(CredentialFetch * fetch)
+load_environment(CredentialFetch *fetch)
 {
 	Credential *made = &fetch->made;
 	const char *address = environment("VAULT_ADDR");
@@ -85,7 +85,7 @@ load_environment(CredentialFetch * fetch)
 
 /* What a profile says */
 static bool
-load_profile(CredentialFetch * fetch, const Json * profile)
+load_profile(CredentialFetch *fetch, const Json *profile)
 {
 	Credential *made = &fetch->made;
 	const char *text;
@@ -124,7 +124,7 @@ load_profile(CredentialFetch * fetch, const Json * profile)
 
 /* The beginning of a request to Vault, to the host where it may go */
 static bool
-begin_request(CredentialFetch * fetch, HttpRequest * request, const char *method,
+begin_request(CredentialFetch *fetch, HttpRequest *request, const char *method,
 			  const char *path)
 {
 	vault_begin_request(request, method, fetch->key->address, &fetch->made);
@@ -138,7 +138,7 @@ begin_request(CredentialFetch * fetch, HttpRequest * request, const char *method
 
 /* Put into a body a text of the profile, or of the file that it names. */
 static bool
-put_secret(CredentialFetch * fetch, Json * body, const char *name, const char *text,
+put_secret(CredentialFetch *fetch, Json *body, const char *name, const char *text,
 		   const char *file, const char *what)
 {
 	bool		ok = true;
@@ -159,7 +159,7 @@ put_secret(CredentialFetch * fetch, Json * body, const char *name, const char *t
 
 /* Build the request to log in. */
 static FetchStep
-log_in(CredentialFetch * fetch, const Json * profile, HttpRequest * request)
+log_in(CredentialFetch *fetch, const Json *profile, HttpRequest *request)
 {
 	static const char *const mounts[] = {"", "approle", "kubernetes", "cert"};
 	const char *mount = jdoc_text(profile, "auth_mount");
@@ -205,7 +205,7 @@ log_in(CredentialFetch * fetch, const Json * profile, HttpRequest * request)
 
 /* Show the token that there is to lookup-self or renew-self. */
 static FetchStep
-ask_about_token(CredentialFetch * fetch, HttpRequest * request, bool renew)
+ask_about_token(CredentialFetch *fetch, HttpRequest *request, bool renew)
 {
 	if (fetch->source != SOURCE_TOKEN)
 		buffer_set(&fetch->made.token, buffer_text(&fetch->current->token));
@@ -218,9 +218,9 @@ ask_about_token(CredentialFetch * fetch, HttpRequest * request, bool renew)
 }
 
 static FetchStep
-vault_next(CredentialFetch * fetch, HttpRequest * request)
+vault_next(CredentialFetch *fetch, HttpRequest *request)
 {
-	const		Json *profile;
+	const Json *profile;
 	bool		has_token;
 	bool		same_token;
 
@@ -249,7 +249,7 @@ vault_next(CredentialFetch * fetch, HttpRequest * request)
 
 /* Note how long the token lives.  A lifetime of 0 is for ever. */
 static void
-take_lifetime(CredentialFetch * fetch, const Json * object, const char *name)
+take_lifetime(CredentialFetch *fetch, const Json *object, const char *name)
 {
 	int64		seconds = 0;
 
@@ -261,9 +261,9 @@ take_lifetime(CredentialFetch * fetch, const Json * object, const char *name)
 
 /* The reply to lookup-self */
 static void
-take_look(CredentialFetch * fetch, const HttpReply * reply, const Json * doc)
+take_look(CredentialFetch *fetch, const HttpReply *reply, const Json *doc)
 {
-	const		Json *data = jdoc_get(doc, "data");
+	const Json *data = jdoc_get(doc, "data");
 
 	if (reply->answered && reply->status == 200 && jdoc_is_object(data))
 		take_lifetime(fetch, data, "ttl");
@@ -283,9 +283,9 @@ take_look(CredentialFetch * fetch, const HttpReply * reply, const Json * doc)
 
 /* The reply to renew-self */
 static void
-take_renewal(CredentialFetch * fetch, const HttpReply * reply, const Json * doc)
+take_renewal(CredentialFetch *fetch, const HttpReply *reply, const Json *doc)
 {
-	const		Json *auth = jdoc_get(doc, "auth");
+	const Json *auth = jdoc_get(doc, "auth");
 
 	if (reply->answered && reply->status == 200 && jdoc_is_object(auth))
 	{
@@ -304,10 +304,10 @@ take_renewal(CredentialFetch * fetch, const HttpReply * reply, const Json * doc)
 }
 
 static void
-vault_take(CredentialFetch * fetch, const HttpReply * reply)
+vault_take(CredentialFetch *fetch, const HttpReply *reply)
 {
 	Json	   *doc = jdoc_read(buffer_text(&reply->body), reply->body.len);
-	const		Json *auth = jdoc_get(doc, "auth");
+	const Json *auth = jdoc_get(doc, "auth");
 	const char *token = jdoc_text(auth, "client_token");
 
 	switch ((Stage) fetch->stage)
@@ -335,7 +335,7 @@ vault_take(CredentialFetch * fetch, const HttpReply * reply)
 	jdoc_free(doc);
 }
 
-const		CredentialKind vault_credentials = {
+const CredentialKind vault_credentials = {
 	.name = "Vault",
 	.refresh_ahead_ms = PG_INT32_MAX,	/* the last third, however long */
 	.next = vault_next,
