@@ -89,6 +89,8 @@ OBJS = \
 	src/tables/substitute.o \
 	src/tables/term.o \
 	src/tables/term_index.o \
+	src/tables/trigger_call.o \
+	src/tables/triggers.o \
 	src/tables/utility.o \
 	src/tables/value.o
 
@@ -97,7 +99,7 @@ PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-i
 SHLIB_LINK = -lcurl -ljansson -lcrypto
 
 # In sql/ and expected/; the server must preload the library.
-REGRESS = setup fields keks_tenants guard session transactions usage doctor faults privileges databases protect protected_reads protected_search protect_data protected_star protect_ddl protected_writes protected_others
+REGRESS = setup fields keks_tenants guard session transactions usage doctor faults privileges databases protect protected_reads protected_search protect_data protected_star protect_ddl protected_writes protected_others protect_triggers
 # The same, on a server that does not preload it.
 REGRESS_NOPRELOAD = nopreload
 # In test/isolation/specs and test/isolation/expected.

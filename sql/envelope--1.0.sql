@@ -453,6 +453,10 @@ CREATE FUNCTION envelope.seal() RETURNS trigger
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_seal';
 COMMENT ON FUNCTION envelope.seal() IS 'trigger of protected tables: seals what is written; envelope_protect makes it';
 
+CREATE FUNCTION envelope.call_trigger() RETURNS trigger
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_call_trigger';
+COMMENT ON FUNCTION envelope.call_trigger() IS 'calls a row trigger of a protected table, its first argument, with opened rows; envelope_protect puts it there';
+
 CREATE FUNCTION envelope.seal_guard() RETURNS trigger
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_seal_guard';
 COMMENT ON FUNCTION envelope.seal_guard() IS 'trigger for a column that the application seals: refuses what is sealed under a key about to be destroyed; argument: the column';
@@ -838,6 +842,7 @@ BEGIN ATOMIC
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_suspend_tenant(uuid)'),
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_resume_tenant(uuid)'),
 		('admin', 'EXECUTE', 'FUNCTION envelope.seal()'),
+		('admin', 'EXECUTE', 'FUNCTION envelope.call_trigger()'),
 		('admin', 'EXECUTE', 'FUNCTION envelope.seal_guard()'),
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_protect(regclass, name, name[], name[])'),
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_register_column(regclass, name, name, text, text)'),

@@ -24,6 +24,7 @@
 #include "parser/parse_relation.h"
 #include "storage/lock.h"
 #include "utils/acl.h"
+#include "utils/regproc.h"
 #include "utils/wait_event.h"
 
 /* PostgreSQL 16 moved the macros for varlena values to a header of their own. */
@@ -68,6 +69,17 @@ constraint_is_enforced(const ConstrCheck *check)
 	return check->ccenforced;
 #else
 	return true;
+#endif
+}
+
+/* PostgreSQL 16 added an argument. */
+static inline List *
+qualified_name_list(const char *name)
+{
+#if PG_VERSION_NUM >= 160000
+	return stringToQualifiedNameList(name, NULL);
+#else
+	return stringToQualifiedNameList(name);
 #endif
 }
 

@@ -35,6 +35,7 @@
 #include "keys/catalog.h"
 #include "tables/protect.h"
 #include "tables/protection.h"
+#include "tables/triggers.h"
 #include "tables/utility.h"
 
 pg_noreturn static void
@@ -49,11 +50,11 @@ refuse(const ProtectPlan *plan, const char *what, const char *column)
 }
 
 /*
- * The plan of a protected table that the current user owns; NULL for any other
- * table.  No more than looked at: what changes it takes its own lock.
+ * The plan of a protected table, and (owned) one that the current user owns;
+ * NULL for any other table.  No more than looked at: what changes it takes its own lock.
  */
 static ProtectPlan *
-plan_of(RangeVar *relation)
+plan_for(RangeVar *relation, bool owned)
 {
 	Oid			relid = relation ? RangeVarGetRelid(relation, NoLock, true) : InvalidOid;
 	ProtectPlan *plan;
@@ -63,12 +64,18 @@ plan_of(RangeVar *relation)
 		(get_rel_relkind(relid) != RELKIND_RELATION &&
 		 get_rel_relkind(relid) != RELKIND_PARTITIONED_TABLE) ||
 		protection_of(relid) == NULL ||
-		!object_ownercheck(RelationRelationId, relid, GetUserId()))
+		(owned && !object_ownercheck(RelationRelationId, relid, GetUserId())))
 		return NULL;
 	rel = relation_open(relid, AccessShareLock);
 	plan = protect_plan(rel, AccessShareLock);
 	relation_close(rel, NoLock);
 	return plan->is_protected ? plan : NULL;
+}
+
+static ProtectPlan *
+plan_of(RangeVar *relation)
+{
+	return plan_for(relation, true);
 }
 
 static ProtectColumn *
@@ -352,13 +359,15 @@ index_before(IndexStmt *stmt)
 }
 
 static void
-trigger_before(CreateTrigStmt *stmt)
+trigger_before(CreateTrigStmt *stmt, DdlChange *change)
 {
-	ProtectPlan *plan = plan_of(stmt->relation);
+	ProtectPlan *plan = plan_for(stmt->relation, false);
 
 	if (plan && stmt->row && stmt->timing == TRIGGER_TYPE_BEFORE &&
 		strcmp(stmt->trigname, SEAL_TRIGGER) >= 0)
 		refuse(plan, "call a trigger after the one that seals on", NULL);
+	change->plan = stmt->row ? plan : NULL;
+	change->wrap_triggers = true;
 }
 
 static void
@@ -459,7 +468,7 @@ ddl_before(Node *stmt, DdlChange *change)
 			index_before((IndexStmt *) stmt);
 			break;
 		case T_CreateTrigStmt:
-			trigger_before((CreateTrigStmt *) stmt);
+			trigger_before((CreateTrigStmt *) stmt, change);
 			break;
 		case T_CreateStatsStmt:
 			statistics_before((CreateStatsStmt *) stmt);
@@ -534,6 +543,8 @@ ddl_after(DdlChange *change)
 	CommandCounterIncrement();
 	if (change->created)
 		plan_created(change);
+	if (change->wrap_triggers)
+		triggers_wrap(plan);
 	if (change->plan == NULL || (!change->make_trigger && !change->enable_trigger))
 		return;
 

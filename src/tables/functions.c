@@ -15,6 +15,7 @@
 #include "catalog/pg_collation.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/builtins.h"
@@ -79,6 +80,17 @@ lookup(Oid *known, const char *name, int nargs, const Oid *types)
 		*known = found;
 	}
 	return *known;
+}
+
+/* Throw (42501) unless the current user may open what is sealed. */
+void
+functions_require_open(void)
+{
+	Oid			types[] = {ANYELEMENTOID};
+	Oid			function = lookup(&open_row_function, "open_row", lengthof(types), types);
+
+	if (object_aclcheck(ProcedureRelationId, function, GetUserId(), ACL_EXECUTE) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, "open_row");
 }
 
 static Oid

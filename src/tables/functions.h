@@ -21,6 +21,7 @@ typedef enum TenantFunction
 #define TENANT_FUNCTIONS 3
 
 extern void functions_init(void);
+extern void functions_require_open(void);
 
 extern Expr *functions_call_open(Expr *tenant, Expr *sealed,
 								 const char *context,

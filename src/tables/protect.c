@@ -42,6 +42,7 @@
 #include "shmem.h"
 #include "tables/protect.h"
 #include "tables/protection.h"
+#include "tables/triggers.h"
 #include "tables/utility.h"
 #include "tables/value.h"
 
@@ -164,25 +165,28 @@ protect_run_utility(Node *statement)
 }
 
 /*
- * Allow the table's owner to have our trigger on it, now and when it makes
+ * Allow the table's owner to have our triggers on it, now and when it makes
  * partitions or restores a dump.
  */
 static void
-allow_trigger(Oid owner)
+allow_triggers(Oid owner)
 {
-	Oid			function = protection_function(SEAL_FUNCTION);
+	static const char *const functions[] = {SEAL_FUNCTION, CALL_TRIGGER_FUNCTION};
 	Oid			schema = get_namespace_oid(ENVELOPE_SCHEMA, false);
-	OwnerScope	scope;
 	const char *role = quote_identifier(GetUserNameFromId(owner, false));
+	OwnerScope	scope;
 
-	if (object_aclcheck(ProcedureRelationId, function, owner, ACL_EXECUTE) == ACLCHECK_OK &&
-		object_aclcheck(NamespaceRelationId, schema, owner, ACL_USAGE) == ACLCHECK_OK)
+	if (superuser_arg(owner))
 		return;
 	store_lock_privileges();
 	store_begin(&scope);
-	if (object_aclcheck(ProcedureRelationId, function, owner, ACL_EXECUTE) != ACLCHECK_OK)
-		(void) store_execute(psprintf("GRANT EXECUTE ON FUNCTION %s.%s() TO %s",
-									  ENVELOPE_SCHEMA, SEAL_FUNCTION, role), 0, NULL);
+	for (int i = 0; i < lengthof(functions); i++)
+	{
+		if (object_aclcheck(ProcedureRelationId, protection_function(functions[i]),
+							owner, ACL_EXECUTE) != ACLCHECK_OK)
+			(void) store_execute(psprintf("GRANT EXECUTE ON FUNCTION %s.%s() TO %s",
+										  ENVELOPE_SCHEMA, functions[i], role), 0, NULL);
+	}
 	if (object_aclcheck(NamespaceRelationId, schema, owner, ACL_USAGE) != ACLCHECK_OK)
 		(void) store_execute(psprintf("GRANT USAGE ON SCHEMA %s TO %s",
 									  ENVELOPE_SCHEMA, role), 0, NULL);
@@ -339,7 +343,7 @@ envelope_protect(PG_FUNCTION_ARGS)
 					 names_of(fcinfo, 2), names_of(fcinfo, 3));
 	relation_close(rel, NoLock);
 
-	allow_trigger(plan->owner);
+	allow_triggers(plan->owner);
 	protect_begin(plan, &scope);
 	term_index_check(plan);
 	refuse_columns(plan);
@@ -353,6 +357,7 @@ envelope_protect(PG_FUNCTION_ARGS)
 	alter_move_checks(plan, false);
 	alter_add_checks(plan);
 	term_index_make(plan, indexes, false);
+	triggers_wrap(plan);
 	protect_end(&scope);
 	PG_RETURN_VOID();
 }
@@ -384,6 +389,7 @@ envelope_unprotect(PG_FUNCTION_ARGS)
 	indexes = term_index_drop(plan, true);
 	alter_drop_checks(plan);
 	rewrite_table(plan, true);
+	triggers_unwrap(plan);
 	alter_drop_trigger(plan);
 	alter_move_not_null(plan, true);
 	alter_move_checks(plan, true);

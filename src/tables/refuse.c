@@ -64,8 +64,8 @@ static const ColumnRule column_rules[] = {
 	{
 		"SELECT d.objid::pg_catalog.regclass FROM pg_catalog.pg_depend d, each a"
 		" WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = a.attrelid"
-		" AND d.objsubid = 0 AND d.refclassid = d.classid AND d.refobjid = a.attrelid"
-		" AND d.refobjsubid = a.attnum",
+		" AND d.refclassid = d.classid AND d.refobjid = a.attrelid"
+		" AND a.attnum IN (d.objsubid, d.refobjsubid)",
 		"It is in the partition key of \"%s\".",
 		"Partition by another column."
 	},

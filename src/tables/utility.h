@@ -18,6 +18,7 @@ typedef struct DdlChange
 	ProtectPlan *plan;			/* NULL where there is nothing */
 	bool		make_trigger;	/* it was dropped */
 	bool		enable_trigger; /* it may have been made an ordinary one */
+	bool		wrap_triggers;	/* there may be a new one of the application */
 	char	   *renamed;		/* a column, or NULL */
 	char	   *new_name;
 	RangeVar   *created;		/* a table LIKE a protected one, or NULL */
