@@ -13,7 +13,7 @@ use Exporter 'import';
 use PostgreSQL::Test::Cluster;
 
 our @EXPORT = qw(make_tables start_load stop_load wrong_values rows_under count_values
-  finish_suite);
+  kill_rounds finish_suite);
 
 # A view over every value, with what it must open to
 my $all = q{
@@ -144,6 +144,110 @@ sub rows_under
 			UNION ALL SELECT note__sealed FROM orders UNION ALL SELECT body FROM docs UNION ALL SELECT body FROM parts) s
 		WHERE envelope_key_id(v) IN (SELECT key_id FROM envelope.tenant_keys
 			WHERE tenant_id = '$tenant' AND purpose = 'data' AND state <> 'active')});
+}
+
+# What is interrupted: a call, and the phase in which it is
+my @killed = (
+	[ q{CALL envelope_rotate_tenant('t1', 20, '2 ms')}, 'dek', 'reencrypt' ],
+	[ q{CALL envelope_rotate_tenant('t1', 1000)}, 'dek', 'wait' ],
+	[ q{CALL envelope_rotate_tenant('t1', 1000)}, 'dek', 'scan' ],
+	[ q{CALL envelope_destroy_retired_keys('t1')}, 'death', 'look' ],
+	[ q{CALL envelope_destroy_retired_keys('t1')}, 'death', 'wait' ],
+	[ q{CALL envelope_rotate_kek('platform')}, 'kek', 'rewrap' ],
+	[ q{SELECT rotate_tenant_dek('t1')}, '', '' ],
+	[ q{SELECT envelope_set_tenant_kek('t1', 'platform')}, '', '' ]);
+
+# hold SERVER PHASE: sessions that make a phase last: a transaction to wait for,
+# a table that cannot be scanned, a KMS that takes its time.
+sub hold
+{
+	my ($server, $phase) = @_;
+	my @holders;
+	if ($phase eq 'wait' || $phase eq 'scan')
+	{
+		push @holders, Envelope::Session->new($server);
+		$holders[0]->query('BEGIN; SELECT count(*) FROM docs');
+	}
+	if ($phase eq 'look')
+	{
+		push @holders, Envelope::Session->new($server);
+		$holders[0]->query('BEGIN; LOCK TABLE docs');
+	}
+	set_faults($server, 'platform:delay=700') if $phase eq 'rewrap';
+	return @holders;
+}
+
+# reach SERVER PID KIND PHASE: wait until what the session does is there; false
+# where it has ended before.
+sub reach
+{
+	my ($server, $pid, $kind, $phase) = @_;
+	my $at = '';
+	eventually(sub {
+			$at = $server->safe_psql('postgres',
+				"SELECT phase FROM envelope.rotations WHERE kind = '$kind' AND pid = $pid AND finished_at IS NULL ORDER BY rotation_id DESC LIMIT 1");
+			$at eq $phase || $at eq '' && $server->safe_psql('postgres', "SELECT state FROM pg_stat_activity WHERE pid = $pid") ne 'active';
+		});
+	return $at eq $phase;
+}
+
+# kill_rounds SERVER ROUNDS: interrupt rotations and destructions by kill -9 of
+# the backend or an immediate shutdown, call again, and look at every value.
+# Returns what went wrong, and how often each call was hit in its phase.
+sub kill_rounds
+{
+	my ($server, $rounds) = @_;
+	my (@wrong, %hit);
+	for my $round (1 .. $rounds)
+	{
+		my ($call, $kind, $phase) = @{ $killed[ ($round - 1) % @killed ] };
+		my $name = "$call in " . ($phase || 'its transaction');
+		my @holders = hold($server, $phase);
+		my $session = Envelope::Session->new($server);
+		my $pid = $session->{pid};
+		$session->send($call);
+		if ($phase eq '')
+		{
+			select undef, undef, undef, rand 0.1;
+		}
+		else
+		{
+			if ($phase eq 'scan')
+			{
+				# Whoever waits for the table gets it before the scan does.
+				reach($server, $pid, $kind, 'wait');
+				push @holders, Envelope::Session->new($server)->send('BEGIN; LOCK TABLE docs');
+				eventually(sub { $server->safe_psql('postgres', "SELECT count(*) FROM pg_locks WHERE relation = 'docs'::regclass AND NOT granted") });
+				$holders[0]->query('COMMIT');
+			}
+			$hit{$name}++ if reach($server, $pid, $kind, $phase);
+		}
+		if ($round % 2)
+		{
+			kill 'KILL', $pid;
+			eventually(sub { !kill 0, $pid });
+		}
+		else
+		{
+			$server->stop('immediate');
+			$server->start;
+		}
+		eventually(sub { my ($rc) = $server->psql('postgres', 'SELECT 1', on_error_stop => 0); defined $rc && $rc == 0 })
+		  or push @wrong, "$name: the server does not come back";
+		eval { $_->quit } for $session, @holders;
+		set_faults($server, '') if $phase eq 'rewrap';
+
+		my $values = wrong_values($server);
+		push @wrong, "$name: $values values wrong after the crash" if $values ne '0';
+		# A session that was killed may hold its locks for a moment longer.
+		my $again = '';
+		eventually(sub { ($again = sqlstate($server, $call)) ne '55006' });
+		push @wrong, "$name: called again it says $again" if $again !~ /^\d*$/ || $again eq '55006';
+		$values = wrong_values($server);
+		push @wrong, "$name: $values values wrong in the end" if $values ne '0';
+		push @wrong, "$name: values under an old key" if $kind eq 'dek' && rows_under($server, 't1') ne '0';
+	}
+	return (\@wrong, \%hit);
 }
 
 # finish_suite SERVER: what every suite ends with: everything is evicted, the
