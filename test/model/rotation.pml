@@ -7,8 +7,14 @@
  *
  *  - no committed row is ever under a destroyed key, and no running transaction's
  *    snapshot shows one;
- *  - once the proof is given no row comes to be under the old key, unless a client
- *    brings back bytes that it kept from a transaction before (KEEP).
+ *  - what the scan says was true at one moment for all rows;
+ *  - once the proof is given no transaction stores a value that it has sealed under
+ *    the old key, nor one that it has read before the re-encryption ended.
+ *
+ * A row can come to be under the old key after the proof all the same: copied by a
+ * transaction that began later, from a row that has gone since, or brought back by
+ * a client that kept its bytes between transactions (KEEP).  As long as the key is
+ * only retired such a row opens.
  *
  * A rule of the protocol is taken away by defining one of:
  *
@@ -46,6 +52,7 @@ mtype = { ACTIVE, RETIRED, SCHEDULED, DESTROYED };
 /* Committed */
 byte row[ROWS];				/* OLD and none to begin with */
 mtype old_key = ACTIVE;
+bool reencrypted = false;		/* step 2 has ended */
 bool proven = false;
 
 /* Whose uncommitted change a row has; 0: nobody's */
@@ -63,6 +70,8 @@ typedef Transaction
 	byte shown[ROWS];			/* by its snapshot */
 	mtype known;				/* the old key's state, when it began */
 	byte bytes;					/* sealed, or read */
+	bool early;					/* it began before the re-encryption ended */
+	bool sealed;				/* it sealed the bytes itself */
 	byte pending[ROWS];
 };
 Transaction tx[CLIENTS];
@@ -86,6 +95,8 @@ inline forget(i)
 	tx[i].pending[0] = NONE;
 	tx[i].pending[1] = NONE;
 	tx[i].known = ACTIVE;
+	tx[i].early = false;
+	tx[i].sealed = false;
 	if
 	:: lock[0] == i + 1 -> lock[0] = 0
 	:: else
@@ -104,19 +115,20 @@ inline commit_row(i, r)
 	:: lock[r] == i + 1 ->
 		row[r] = tx[i].pending[r];
 		assert(!(row[r] == OLD && old_key == DESTROYED));
-#ifndef KEEP
-		assert(!(row[r] == OLD && proven));
-#endif
+		assert(!(row[r] == OLD && proven && (tx[i].early || tx[i].sealed)));
 	:: else
 	fi
 }
 
-/* Write a row, as an UPDATE, INSERT or DELETE does: the trigger looks first. */
+/*
+ * Write a row, as an UPDATE, INSERT or DELETE does: the trigger looks first, and
+ * lets pass what the row had before.
+ */
 inline write_row(i, r, value)
 {
 	if
 #ifndef NO_GUARD
-	:: value == OLD && (tx[i].known == SCHEDULED || tx[i].known == DESTROYED) -> skip
+	:: value == OLD && row[r] != OLD && (tx[i].known == SCHEDULED || tx[i].known == DESTROYED) -> skip
 #endif
 	:: else ->
 		lock[r] = i + 1;
@@ -134,7 +146,8 @@ proctype Client(byte i; byte transactions)
 		begun++;
 		number[i]++;
 		running[i] = true;
-		tx[i].known = old_key }
+		tx[i].known = old_key;
+		tx[i].early = !reencrypted }
 
 	/* One that began before may learn of it later, or never. */
 	:: atomic { running[i] && !prepared[i] && tx[i].known != old_key -> tx[i].known = old_key }
@@ -146,6 +159,7 @@ proctype Client(byte i; byte transactions)
 
 	/* Seal a value, or read one. */
 	:: atomic { running[i] && !prepared[i] && tx[i].bytes == NONE ->
+		tx[i].sealed = true;
 		tx[i].bytes = (tx[i].known == ACTIVE -> OLD : NEW) }
 	:: atomic { running[i] && !prepared[i] && tx[i].bytes == NONE && tx[i].has_snapshot && tx[i].shown[0] != NONE ->
 		tx[i].bytes = tx[i].shown[0] }
@@ -205,7 +219,10 @@ inline scan()
 {
 #ifdef ROW_BY_ROW
 	found = (row[1] == OLD);
-	found = (found || row[0] == OLD)
+	atomic {
+		found = (found || row[0] == OLD);
+		assert(found || (row[0] != OLD && row[1] != OLD))
+	}
 #else
 	atomic { found = (row[0] == OLD || row[1] == OLD) }
 #endif
@@ -234,11 +251,16 @@ reencrypt:
 #ifdef WAIT_EARLY
 	await();
 #endif
+	atomic {
+		reencrypted = false;
+		tx[0].early = running[0];
+		tx[1].early = running[1]
+	};
 	/* Rows that are locked are left out, and come back to. */
 	do
 	:: atomic { row[0] == OLD && lock[0] == 0 -> row[0] = NEW }
 	:: atomic { row[1] == OLD && lock[1] == 0 -> row[1] = NEW }
-	:: atomic { row[0] != OLD && row[1] != OLD -> break }
+	:: atomic { row[0] != OLD && row[1] != OLD -> reencrypted = true; break }
 	od;
 #if !defined(NO_WAIT) && !defined(WAIT_EARLY)
 	await();
@@ -248,13 +270,7 @@ reencrypt:
 	:: found -> goto reencrypt
 	:: else
 	fi;
-	atomic {
-#ifndef KEEP
-		assert(row[0] != OLD && row[1] != OLD);
-#endif
-		proven = true;
-		dying = true
-	};
+	atomic { proven = true; dying = true };
 
 death:
 #ifdef WAIT_KEPT
