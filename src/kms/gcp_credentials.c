@@ -29,6 +29,7 @@
 #define METADATA_HOST		"metadata.google.internal"
 #define METADATA_PATH		"/computeMetadata/v1/instance/service-accounts/default/token"
 #define JWT_LIFETIME_S		3600
+#define HEADER_CHARS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 /* Signed as of so long ago, since our clock may be ahead */
 #define JWT_EARLIER_S		120
 
@@ -179,6 +180,16 @@ take_subject(CredentialFetch *fetch, const Json *account, const char *text, size
 	return false;
 }
 
+/* Add a header that the provider of the token wants. */
+static void
+put_header(const char *name, const Json *value, void *request)
+{
+	const char *text = jdoc_string(value);
+
+	if (text &&name[0] != '\0' && strspn(name, HEADER_CHARS) == strlen(name))
+		http_header(request, name, text);
+}
+
 /* Ask for the other provider's token, or read it. */
 static FetchStep
 ask_subject(CredentialFetch *fetch, HttpRequest *request, const Json *account)
@@ -187,9 +198,6 @@ ask_subject(CredentialFetch *fetch, HttpRequest *request, const Json *account)
 	const Json *headers = jdoc_get(source, "headers");
 	const char *file = jdoc_text(source, "file");
 	const char *url = jdoc_text(source, "url");
-	const char *flavor = jdoc_text(headers, "Metadata-Flavor");
-	const char *metadata = jdoc_text(headers, "Metadata");
-	const char *authorization = jdoc_text(headers, "Authorization");
 	SecretBuffer text = {0};
 	bool		ok;
 
@@ -212,12 +220,8 @@ ask_subject(CredentialFetch *fetch, HttpRequest *request, const Json *account)
 	request->method = "GET";
 	request->metadata = strncmp(url, "http://", 7) == 0;
 	buffer_puts(&request->url, url);
-	if (flavor)
-		http_header(request, "Metadata-Flavor", flavor);
-	if (metadata)
-		http_header(request, "Metadata", metadata);
-	if (authorization)
-		http_header(request, "Authorization", authorization);
+	if (jdoc_is_object(headers))
+		jdoc_each(headers, put_header, request);
 	fetch->stage = STAGE_SUBJECT;
 	return FETCH_ASK;
 }

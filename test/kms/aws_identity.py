@@ -193,4 +193,6 @@ class Container(Identity):
         if request.path != '/v2/credentials/envelope':
             return Reply(404, {'code': 'NoCredentials', 'message': 'no credentials'})
         document = self.document('envelope-task', 'task')
+        if self.world.settings.get('epoch_expiry'):
+            document['Expiration'] = self.principals.keys[document['AccessKeyId']]['expires']
         return Reply(200, {**document, 'RoleArn': f'arn:aws:iam::{ACCOUNT}:role/envelope-task'})

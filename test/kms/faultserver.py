@@ -18,11 +18,11 @@ The control port, plain HTTP, JSON bodies:
     POST   /listen      {"service", "state": "open" | "refuse" | "blackhole"}
     POST   /certificate {"name": "good" | "expired" | "wrong_name" | "other_ca"}
     POST   /clock       {"offset": SECONDS}: the services' clock is ahead so much
-    POST   /settings    credential_seconds, container_token, namespace
+    POST   /settings    credential_seconds, container_token, epoch_expiry, namespace
     POST   /set         {"service", "attribute", "value"}: e.g. roles of sts
-    POST   /principal   {"access_key", "secret", "arn"}
+    POST   /principal   {"access_key", "secret", "arn", and "token", "expires" (epoch)}
     POST   /policy      {"arn", "statements"}, or {"member", "permissions"}; without the second: anything
-    POST   /revoke      {"access_key"} or {"token"} or nothing: all temporary credentials die
+    POST   /revoke      {"access_key"} or {"token"} or nothing: all that were given for a login die
     POST   /admin/kms/OPERATION, /admin/gcp/v1/... with any method: as the service's owner, unsigned
 """
 
@@ -87,7 +87,8 @@ class Control(Service):
         elif parts[0] == 'set':
             setattr(self.services[body['service']], body['attribute'], body['value'])
         elif parts[0] == 'principal':
-            self.services['kms'].principals.add(body['access_key'], body['secret'], body['arn'])
+            self.services['kms'].principals.add(body['access_key'], body['secret'], body['arn'], body.get('token'),
+                                                body.get('expires'))
         elif parts[0] == 'policy':
             self.set_policy(body)
         elif parts[0] == 'revoke':
@@ -123,7 +124,7 @@ class Control(Service):
             keys[name]['expires'] = 1
         for name in [n for n in tokens if body.get('token') in (None, n)]:
             del tokens[name]
-        for name in [n for n in held if n != 'root' and body.get('token') in (None, n)]:
+        for name in [n for n in held if held[n].get('by_login') and body.get('token') in (None, n)]:
             del held[name]
 
 

@@ -123,11 +123,11 @@ class Vault(Service):
         if 'root' not in found and needed not in found:
             raise Failed(403, '1 error occurred:\n\t* permission denied\n\n')
 
-    def issue(self, policies, ttl, max_ttl):
+    def issue(self, policies, ttl, max_ttl, by_login=True):
         token = 's.' + secrets.token_urlsafe(24)
         now = self.world.now()
         self.tokens[token] = {'policies': ['default', *policies], 'accessor': secrets.token_hex(12), 'ttl': ttl,
-                              'expires': now + ttl, 'max': now + max_ttl if max_ttl else None}
+                              'expires': now + ttl, 'max': now + max_ttl if max_ttl else None, 'by_login': by_login}
         return token
 
     def auth(self, request, token):
@@ -204,7 +204,8 @@ class Vault(Service):
 
     def create_token(self, request, body):
         ttl = seconds(body.get('ttl', '768h'))
-        return self.auth(request, self.issue(body.get('policies', []), ttl, seconds(body.get('explicit_max_ttl', 0))))
+        return self.auth(request, self.issue(body.get('policies', []), ttl, seconds(body.get('explicit_max_ttl', 0)),
+                                             by_login=False))
 
     def approle(self, request, body, name, rest):
         if rest == '':

@@ -12,6 +12,7 @@ use Cwd qw(abs_path);
 use Envelope;
 use Exporter 'import';
 use File::Basename qw(dirname);
+use File::Path ();
 use HTTP::Tiny;
 use IO::Socket::INET;
 use IPC::Run;
@@ -87,6 +88,7 @@ sub write_profiles
 # kms_server NAME OPTIONS: as Envelope::new_server, with
 #   env       what the server finds in its environment, beside nothing of a cloud's
 #   profiles  credential profiles, in $server->{profiles}
+#   files     what is below its home
 #   ca        a file for envelope.ca_file
 #   conf      lines of configuration
 sub kms_server
@@ -99,6 +101,11 @@ sub kms_server
 	{
 		write_profiles("$folder/profiles.json", $options{profiles});
 		push @conf, "envelope.credentials_file = '$folder/profiles.json'";
+	}
+	for my $path (keys %{ $options{files} // {} })
+	{
+		File::Path::make_path(dirname("$folder/$path"));
+		write_file("$folder/$path", $options{files}{$path});
 	}
 	local %ENV = %ENV;
 	delete $ENV{$_} for grep { /^(?:AWS|VAULT|BAO|GOOGLE|GCE|CLOUDSDK|HTTPS?_PROXY|https?_proxy|ALL_PROXY|NO_PROXY)/i } keys %ENV;
