@@ -49,9 +49,12 @@ check_name(const char *name)
 }
 
 /*
- * The provider that a URI names; 22023 where it is malformed.  The URI is not
- * shown: somebody may have put a secret into it.
+ * Somebody may have put a secret into what is refused: neither is it shown, nor
+ * is the statement written to the log beside the error.
  */
+#define hide_statement()	errhidestmt(true), errhidecontext(true)
+
+/* The provider that a URI names; 22023 where it is malformed. */
 static const KmsProvider *
 check_uri(const char *uri)
 {
@@ -60,20 +63,19 @@ check_uri(const char *uri)
 	if (provider == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 hide_statement(),
 				 errmsg("the URI names no kind of KMS that is known"),
 				 errhint("A URI has one of these forms: %s.", kms_known_schemes())));
 	if (strlen(uri) >= KEK_URI_MAX || !provider->check_uri(kms_uri_rest(provider, uri)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 hide_statement(),
 				 errmsg("the URI is malformed"),
 				 errhint("It has the form %s.  Credentials are no part of it.", provider->uri_form)));
 	return provider;
 }
 
-/*
- * Refuse (22023) options that the provider does not know.  Values are not
- * shown, for the same reason.
- */
+/* Refuse (22023) options that the provider does not know. */
 static void
 check_options(const KmsProvider *provider, Jsonb *options)
 {
@@ -85,6 +87,7 @@ check_options(const KmsProvider *provider, Jsonb *options)
 	if (!JB_ROOT_IS_OBJECT(options))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 hide_statement(),
 				 errmsg("the options of a KEK must be a JSON object")));
 
 	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
@@ -95,11 +98,13 @@ check_options(const KmsProvider *provider, Jsonb *options)
 			if (option_is_secret(name))
 				ereport(ERROR,
 						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						 hide_statement(),
 						 errmsg("option \"%s\" of a KEK would hold a secret", name),
 						 errhint("Put it into a profile of envelope.credentials_file, and name that in the option \"profile\".")));
 			if (!kms_provider_has_option(provider, name))
 				ereport(ERROR,
 						(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+						 hide_statement(),
 						 errmsg("a KEK of the form %s has no option \"%s\"",
 								provider->uri_form, name),
 						 errhint("Credentials are never options of a KEK.")));
@@ -107,6 +112,7 @@ check_options(const KmsProvider *provider, Jsonb *options)
 		else if (token == WJB_VALUE && value.type != jbvString)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 hide_statement(),
 					 errmsg("option \"%s\" of a KEK must be a string", name)));
 	}
 	if (strlen(JsonbToCString(NULL, &options->root, VARSIZE(options))) >= KEK_OPTIONS_MAX)

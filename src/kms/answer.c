@@ -9,6 +9,17 @@
 
 #include "kms/provider.h"
 
+/* Keep only what can do no harm in a log or a terminal. */
+void
+text_make_harmless(char *text)
+{
+	for (char *at = text; *at; at++)
+	{
+		if (*at < 0x20 || *at > 0x7e)
+			*at = '?';
+	}
+}
+
 /* Say how a task ended. */
 void
 answer_set(KmsAnswer *answer, KmsOutcome outcome, KmsHint hint, const char *fmt,...)

@@ -58,6 +58,27 @@ take_word(const char *at, char *word, size_t size)
 	return at + len + 1;
 }
 
+/*
+ * Is it a region, such as us-gov-west-1?  It becomes a part of a host's name,
+ * where some other words would lead to what others run at AWS.
+ */
+static bool
+is_region(const char *text)
+{
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyz";
+	int			words = 0;
+	size_t		len;
+
+	while ((len = strspn(text, letters)) > 0 && text[len] == '-')
+	{
+		text	  +=len + 1;
+
+		words++;
+	}
+	len = strspn(text, "0123456789");
+	return words >= 2 && len >= 1 && len <= 2 && text[len] == '\0';
+}
+
 /* arn:PARTITION:kms:REGION:ACCOUNT:key/ID, or alias/NAME */
 static bool
 parse_arn(const char *arn, AwsKey *key)
@@ -68,7 +89,8 @@ parse_arn(const char *arn, AwsKey *key)
 	if (strncmp(at, "arn:", 4) != 0 ||
 		(at = take_word(at + 4, key->partition, sizeof(key->partition))) == NULL ||
 		strncmp(at, "kms:", 4) != 0 ||
-		(at = take_word(at + 4, key->region, sizeof(key->region))) == NULL)
+		(at = take_word(at + 4, key->region, sizeof(key->region))) == NULL ||
+		!is_region(key->region))
 		return false;
 	key->rest = at;
 	digits = strspn(at, "0123456789");
@@ -124,7 +146,7 @@ read_kek(const char *uri, const char *options, AwsKek *kek)
 	strlcpy(kek->partition, key.partition, sizeof(kek->partition));
 	if (kek->region[0] == '\0')
 		strlcpy(kek->region, key.region, sizeof(kek->region));
-	if (strspn(kek->region, WORD_CHARS) != strlen(kek->region) ||
+	if (!is_region(kek->region) ||
 		(strcmp(kek->region, key.region) != 0 && strstr(key.rest, ":key/mrk-") == NULL))
 		return false;
 	snprintf(kek->arn, sizeof(kek->arn), "arn:%s:kms:%s:%s",

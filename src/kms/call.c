@@ -98,6 +98,7 @@ typedef struct Call
 	bool		credential_tried;	/* was refused with one credential */
 	int64		begun_at;
 	instr_time	attempted_at;
+	int64		sent_at;		/* the same, boottime_ms() */
 
 	CredentialEntry *credential;	/* NULL: it takes none */
 	uint64		credential_version;
@@ -121,17 +122,6 @@ calls_start(void)
 {
 	calls = MemoryContextAllocZero(TopMemoryContext,
 								   envelope_kms_connections * sizeof(Call));
-}
-
-/* Keep only what can do no harm in a log or a terminal. */
-static void
-clean_text(char *text)
-{
-	for (char *at = text; *at; at++)
-	{
-		if (*at < 0x20 || *at > 0x7e)
-			*at = '?';
-	}
 }
 
 /* Ask the source's KEK, or that of the target, for something from now on. */
@@ -390,10 +380,10 @@ retry_with_other_credential(Call *call, KmsHint hint)
 
 	if (!call->credential || call->credential_tried ||
 		(!doubted && hint != HINT_CREDENTIAL_DEAD) ||
-		(doubted && credential_is_confirmed(call->credential)))
+		(doubted && credential_is_confirmed(call->credential, call->sent_at)) ||
+		!credential_refuse(call->credential, call->credential_version, doubted))
 		return false;
 	call->credential_tried = true;
-	credential_refuse(call->credential, call->credential_version, doubted);
 	call->attempts--;
 	call->step = CALL_ATTEMPT;
 	call->due = boottime_ms();
@@ -477,13 +467,15 @@ take_answer(Call *call, KmsAnswer *answer)
 {
 	const KmsRequest *request = call->request;
 
-	clean_text(answer->detail);
-	clean_text(answer->request_id);
+	text_make_harmless(answer->detail);
+	text_make_harmless(answer->request_id);
 	if (envelope_log_kms_calls && answer->hint != HINT_REFUSED)
 		call_log(request, &call->task, answer, &call->attempted_at);
 
 	if (retry_with_other_credential(call, answer->hint))
 		return;
+	if (call->credential && answer->outcome == KMS_OK)
+		credential_accept(call->credential);
 	if (answer->outcome == KMS_OK && set_next_task(call, answer))
 	{
 		call->step = CALL_ATTEMPT;
@@ -717,6 +709,7 @@ send_request(Call *call, int n)
 		rider->place = i;
 		rider->attempts++;
 		rider->attempted_at = call->attempted_at;
+		rider->sent_at = now;
 		rider->credential = call->credential;
 		rider->credential_version = call->credential_version;
 		rider->endpoint = call->endpoint;

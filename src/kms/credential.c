@@ -42,8 +42,8 @@
 #define IDLE_MS				(24 * 3600 * 1000L)
 /* Files are looked at so often. */
 #define LOOK_MS				1000
-/* Confirmed so lately, a credential is not doubted again. */
-#define CONFIRMED_MS		10000
+/* Had or confirmed so lately, a credential is fresh. */
+#define FRESH_MS			10000
 
 #define FILES_MAX			6
 
@@ -63,7 +63,8 @@ struct CredentialEntry
 	uint64		version;		/* counts what was had */
 	int64		expires_at;		/* boottime_ms(); PG_INT64_MAX: never */
 	int64		renew_at;
-	int64		confirmed_at;
+	int64		confirmed_at;	/* or had */
+	int			refusals;		/* by the KMS, in a row */
 	int64		used_at;
 
 	bool		fetching;
@@ -147,6 +148,7 @@ fetch_fail(CredentialFetch *fetch, KmsOutcome outcome, const char *fmt,...)
 	va_start(args, fmt);
 	vsnprintf(fetch->detail, sizeof(fetch->detail), fmt, args);
 	va_end(args);
+	text_make_harmless(fetch->detail);
 }
 
 static void
@@ -240,17 +242,26 @@ fetch_take_common(CredentialFetch *fetch, const Json *profile)
 
 /*
  * Fail a fetch for a reply that is not what was hoped for: by its status it is
- * either a refusal or something that may pass.
+ * either a refusal or something that may pass.  Who refuses says so in JSON; a
+ * page comes from somebody in between, but where nobody is.
  */
 void
 fetch_foreign_reply(CredentialFetch *fetch, const HttpReply *reply, const char *what)
 {
+	bool		refused = reply->status == 400 || reply->status == 401 ||
+		reply->status == 403 || reply->status == 404;
+	Json	   *doc = jdoc_read(buffer_text(&reply->body), reply->body.len);
+
 	if (!reply->answered)
 		fetch_fail(fetch, KMS_UNREACHABLE, "credentials: %s: %s", what, reply->problem);
-	else
-		fetch_fail(fetch, reply->status == 400 || reply->status == 401 || reply->status == 403 ||
-				   reply->status == 404 ? KMS_MISCONFIGURED : KMS_UNREACHABLE,
+	else if (refused && (jdoc_is_object(doc) || fetch->metadata))
+		fetch_fail(fetch, KMS_MISCONFIGURED,
 				   "credentials: %s was refused with HTTP status %ld", what, reply->status);
+	else
+		fetch_fail(fetch, KMS_UNREACHABLE,
+				   "credentials: %s gave an answer with HTTP status %ld that is not its own",
+				   what, reply->status);
+	jdoc_free(doc);
 }
 
 static void
@@ -316,6 +327,7 @@ take_failure(CredentialEntry *entry)
 	end_fetch(entry);
 	entry->failures++;
 	entry->retry_at = boottime_ms() + jittered(Min(wait, RETRY_MAX_MS));
+	entry->look_at = boottime_ms() + LOOK_MS;
 	if (entry->failures == 1)
 		ereport(LOG,
 				(errmsg("envelope: could not get %s credentials", entry->key.kind->name),
@@ -373,6 +385,7 @@ take_fetch_reply(CredentialEntry *entry)
 {
 	CredentialFetch *fetch = &entry->fetch;
 
+	fetch->metadata = entry->exchange.request.metadata;
 	entry->key.kind->take(fetch, &entry->exchange.reply);
 	http_reset(&entry->exchange);
 	if (fetch->outcome != KMS_OK)
@@ -447,26 +460,48 @@ credential_version(const CredentialEntry *entry)
 	return entry->version;
 }
 
-/* Was it had or confirmed so lately that it need not be doubted? */
+/*
+ * Was it had or confirmed since, boottime_ms()?  Then it was alive when a call
+ * was answered that had begun before.
+ */
 bool
-credential_is_confirmed(const CredentialEntry *entry)
+credential_is_confirmed(const CredentialEntry *entry, int64 since)
 {
-	return entry->usable && boottime_ms() < entry->confirmed_at + CONFIRMED_MS;
+	return entry->usable && entry->confirmed_at >= since;
 }
 
 /*
  * A KMS did not take it (or may not have: doubted).  It is not used until it
- * has been had anew or was confirmed.
+ * has been had anew or was confirmed.  False where that makes no sense now,
+ * since one after the other is not taken: then it is not had again for each
+ * call, but less and less often.
  */
-void
+bool
 credential_refuse(CredentialEntry *entry, uint64 version, bool doubted)
 {
 	if (version != entry->version || !entry->usable)
-		return;
+		return true;
+	if (!doubted)
+	{
+		int64		wait = (int64) RETRY_MS << Min(entry->refusals, 10);
+
+		if (entry->refusals > 0 &&
+			boottime_ms() < entry->confirmed_at + Min(wait, RETRY_MAX_MS))
+			return false;
+		entry->refusals++;
+	}
 	entry->usable = false;
 	if (entry->fetching)
 		end_fetch(entry);
 	begin_fetch(entry, doubted);
+	return true;
+}
+
+/* A KMS took it. */
+void
+credential_accept(CredentialEntry *entry)
+{
+	entry->refusals = 0;
 }
 
 /* Have it anew, while the present one is used; but not again and again. */
@@ -474,7 +509,7 @@ void
 credential_renew(CredentialEntry *entry)
 {
 	if (entry->usable && !entry->fetching && entry->expires_at != PG_INT64_MAX &&
-		!credential_is_confirmed(entry))
+		!credential_is_confirmed(entry, boottime_ms() - FRESH_MS))
 		begin_fetch(entry, false);
 }
 
@@ -525,7 +560,7 @@ credentials_drive(void)
 		}
 		else if (now >= entry->renew_at && now >= entry->retry_at)
 			begin_fetch(entry, false);
-		else if (entry->usable && now >= entry->look_at)
+		else if ((entry->usable || entry->failures > 0) && now >= entry->look_at)
 		{
 			entry->look_at = now + LOOK_MS;
 			if ((entry->key.profile[0] != '\0' &&
@@ -549,7 +584,8 @@ credentials_next_due(void)
 		else
 		{
 			due = Min(due, Max(entry->renew_at, entry->retry_at));
-			if (entry->usable && (entry->nfiles > 0 || entry->key.profile[0] != '\0'))
+			if ((entry->usable || entry->failures > 0) &&
+				(entry->nfiles > 0 || entry->key.profile[0] != '\0'))
 				due = Min(due, entry->look_at);
 		}
 	}

@@ -65,6 +65,7 @@ typedef struct CredentialFetch
 	const CredentialKey *key;
 	const Credential *current;	/* what there is; NULL: nothing */
 	bool		doubted;		/* the KMS may not take the current one */
+	bool		metadata;		/* a service of this machine was asked */
 	int			stage;			/* the kind's own; 0 at the beginning */
 	int			source;			/* the kind's own */
 	Credential	made;
@@ -103,9 +104,10 @@ extern CredentialEntry *credential_find(const CredentialKey *key);
 extern CredentialState credential_state(CredentialEntry *entry);
 extern const Credential *credential_get(const CredentialEntry *entry);
 extern KmsOutcome credential_problem(const CredentialEntry *entry, char *detail);
-extern void credential_refuse(CredentialEntry *entry, uint64 version, bool doubted);
+extern bool credential_refuse(CredentialEntry *entry, uint64 version, bool doubted);
+extern void credential_accept(CredentialEntry *entry);
 extern uint64 credential_version(const CredentialEntry *entry);
-extern bool credential_is_confirmed(const CredentialEntry *entry);
+extern bool credential_is_confirmed(const CredentialEntry *entry, int64 since);
 extern void credential_renew(CredentialEntry *entry);
 extern int64 credential_expires_in_ms(const CredentialEntry *entry);
 extern bool credential_may_go_to(const Credential *credential, const char *url);

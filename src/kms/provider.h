@@ -94,6 +94,7 @@ extern bool kms_provider_has_option(const KmsProvider *provider, const char *nam
 extern char *kms_known_schemes(void);
 
 /* kms/answer.c */
+extern void text_make_harmless(char *text);
 extern void answer_set(KmsAnswer *answer, KmsOutcome outcome, KmsHint hint,
 					   const char *fmt,...) pg_attribute_printf(4, 5);
 extern void answer_foreign_reply(KmsAnswer *answer, const HttpReply *reply);

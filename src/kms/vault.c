@@ -139,6 +139,34 @@ operation_path(KmsOperation operation)
 	return "";
 }
 
+/*
+ * Is it a text that Vault can have given?  Rows can be damaged, and one that is
+ * must not keep others from being asked for in the same request.
+ */
+static bool
+is_wrapped(const KmsTask *task)
+{
+	for (int i = 0; i < task->wrapped_len; i++)
+	{
+		if (task->wrapped[i] <= ' ' || task->wrapped[i] > '~')
+			return false;
+	}
+	return task->wrapped_len > strlen(WRAPPED_PREFIX) &&
+		memcmp(task->wrapped, WRAPPED_PREFIX, strlen(WRAPPED_PREFIX)) == 0;
+}
+
+static bool
+must_be_wrapped(const KmsTask *task)
+{
+	return task->operation == KMS_UNWRAP || task->operation == KMS_REWRAP;
+}
+
+static void
+not_wrapped(KmsAnswer *answer)
+{
+	answer_set(answer, KMS_CORRUPT, HINT_NONE, "the data key was not wrapped by Vault");
+}
+
 /* Put into a JSON object what is asked for by a task; false: out of memory. */
 static bool
 put_task(Json *object, const KmsTask *task)
@@ -165,7 +193,8 @@ put_task(Json *object, const KmsTask *task)
 	}
 	else
 	{
-		buffer_append(&encoded, task->wrapped, task->wrapped_len);
+		if (is_wrapped(task))
+			buffer_append(&encoded, task->wrapped, task->wrapped_len);
 		ok = ok && !encoded.failed && jdoc_put_text(object, "ciphertext", buffer_text(&encoded));
 	}
 	buffer_reset(&encoded);
@@ -242,18 +271,10 @@ vault_build(const KmsTask *tasks, int ntasks, const Credential *credential,
 		answer_set(answer, KMS_MISCONFIGURED, HINT_NONE, "the KEK's URI is malformed");
 		return false;
 	}
-	for (int i = 0; i < ntasks; i++)
+	if (ntasks == 1 && must_be_wrapped(&tasks[0]) && !is_wrapped(&tasks[0]))
 	{
-		const KmsTask *task = &tasks[i];
-
-		if ((task->operation == KMS_UNWRAP || task->operation == KMS_REWRAP) &&
-			(task->wrapped_len < strlen(WRAPPED_PREFIX) ||
-			 memcmp(task->wrapped, WRAPPED_PREFIX, strlen(WRAPPED_PREFIX)) != 0) &&
-			ntasks == 1)
-		{
-			answer_set(answer, KMS_CORRUPT, HINT_NONE, "the data key was not wrapped by Vault");
-			return false;
-		}
+		not_wrapped(answer);
+		return false;
 	}
 
 	vault_begin_request(request, "POST", key.address, credential);
@@ -387,7 +408,9 @@ vault_parse(const KmsTask *tasks, int ntasks, const HttpReply *reply,
 
 		if (request_id)
 			strlcpy(answer->request_id, request_id, sizeof(answer->request_id));
-		if (error && error[0] != '\0')
+		if (must_be_wrapped(&tasks[i]) && !is_wrapped(&tasks[i]))
+			not_wrapped(answer);
+		else if (error && error[0] != '\0')
 			take_message(error, answer);
 		else if (batch || (ntasks == 1 && reply->status == 200 && jdoc_is_object(data)))
 			take_result(&tasks[i], result, answer);

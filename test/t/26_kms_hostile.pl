@@ -48,11 +48,93 @@ vault('POST', 'transit/keys/vault/rotate', {});
 is($user->query(q{CALL envelope_rotate_kek('vault')}), '', 'all keys are re-wrapped');
 is($user->query(q{SELECT keys_by_version FROM envelope.status WHERE kek = 'vault'}), '{"2": 400}', 'every one');
 
-is($user->query(q{SELECT envelope_evict_all()}) =~ /^VE/ ? 'no' : 'yes', 'yes', 'forgotten');
+$user->query(q{SELECT envelope_evict_all()});
 $fs->fault('vault', 'unavailable', operation => 'decrypt', count => 4);
 is($user->query(q{SELECT envelope_warm(array(SELECT 'b' || g FROM generate_series(1, 200) g))}), 400, 'and unwrapped, though Vault failed at first');
 is($user->query(q{SELECT sum(corrupt) FROM envelope.kms_stats WHERE kek = 'vault'}), 0, 'none was taken for another');
 $fs->well;
+
+# Rows that are no wrapped keys, among others: they alone are corrupt.
+my $stats = q{SELECT unreachable || ' ' || corrupt FROM envelope.kms_stats WHERE kek = 'vault' AND operation = 'unwrap'};
+my @was = split / /, $user->query($stats);
+$server->safe_psql('postgres', q{
+	SELECT envelope_evict_all();
+	INSERT INTO envelope.tenants (tenant_id, kek) SELECT 'p' || g, 'vault' FROM generate_series(1, 3) g;
+	INSERT INTO envelope.tenant_keys (key_id, tenant_id, purpose, kek, kek_version, wrapped_dek, key_check, state)
+		SELECT 1000 + g, 'p' || g, 'data', 'vault', '1', '\xfffe80c0', decode(repeat('00', 32), 'hex'), 'active' FROM generate_series(1, 3) g;
+});
+is($user->query(q{SELECT envelope_warm(array(SELECT 'b' || g FROM generate_series(1, 100) g) || array['p1', 'p2', 'p3'] || array(SELECT 'b' || g FROM generate_series(101, 200) g))}),
+	400, 'keys are warmed beside rows that are none');
+is($user->query($stats), join(' ', $was[0], $was[1] + 3), 'which alone are corrupt');
+
+# --- a token that dies just after it was had -------------------------------------------
+
+$user->query(q{SELECT envelope_create_tenant('role', 'role')});
+$user->query(q{CREATE TABLE role_sealed AS SELECT envelope_encrypt('role', 'of role') AS v});
+for my $time (1 .. 3)
+{
+	$user->query(q{SELECT envelope_evict_all()});
+	is($user->query(q{SELECT envelope_decrypt('role', v) FROM role_sealed}), 'of role', 'opened by a token');
+	$user->query(q{SELECT envelope_evict_all()});
+	$fs->control('POST', '/revoke', {});
+	is($user->query(q{SELECT envelope_decrypt('role', v) FROM role_sealed}), 'of role', 'a token that is dead is no denial');
+}
+
+# --- credentials that no KMS takes ------------------------------------------------------
+
+my $arn = $fs->kms_key(KeyId => 'hostile');
+kek('aws', "aws-kms://$arn", 'aws', ', "role_arn": "arn:aws:iam::111122223333:role/hostile"');
+is(check_kek($server, 'aws'), 'ok', 'by a role');
+$user->query(q{SELECT count(envelope_create_tenants(array(SELECT 'a' || g FROM generate_series(1, 40) g), 'aws'))});
+$user->query(q{SELECT envelope_evict_all()});
+$fs->fault('kms', 'error', operation => 'Decrypt', code => 'UnrecognizedClientException');
+my $before = $fs->calls('sts');
+$user->query("SELECT envelope_encrypt('a$_', 'x')") for 1 .. 40;
+cmp_ok($fs->calls('kms', 'Decrypt'), '>=', 40, 'each key is asked for');
+cmp_ok($fs->calls('sts') - $before, '<', 8, 'a new one is not had for each key');
+$fs->well;
+ok(eventually(sub { check_kek($server, 'aws') eq 'ok' }), 'well again');
+
+# A page of somebody in between is not STS that refuses.
+for my $fault ('html403', 'empty403')
+{
+	kek("aws-$fault", "aws-kms://$arn", 'aws', qq{, "role_arn": "arn:aws:iam::111122223333:role/$fault"});
+	$fs->fault('sts', $fault, key => $fault);
+	is(check_kek($server, "aws-$fault"), 'unreachable', "$fault of STS");
+}
+kek('aws-told', "aws-kms://$arn", 'aws', qq{, "role_arn": "arn:aws:iam::111122223333:role/told"});
+$fs->fault('sts', 'error', key => 'told', code => "Denied\r\n\e[2J forged", status => 403);
+my ($outcome, $detail) = check_kek($server, 'aws-told');
+is($outcome, 'misconfigured', 'STS that refuses');
+unlike(slurp_file($server->logfile), qr/\e/, 'no control character comes to the log');
+$fs->well;
+
+# --- secrets where they do not belong ------------------------------------------------------
+
+my $secret = 'hvs.' . 'CAESIJthisIsSecret';
+is($user->query($_), '22023', 'refused') for
+	qq{SELECT envelope_create_kek('s1', 'hcvault://$vault/transit/keys/s1', '{"token": "$secret"}')},
+	qq{SELECT envelope_create_kek('s2', 'hcvault://u:$secret\@$vault/transit/keys/s1')},
+	qq{SELECT envelope_create_kek('s3', 'hcvault://$vault/transit/keys/s1', '{"pwd": "$secret"}')},
+	qq{SELECT envelope_create_kek('s4', 'https://u:$secret\@$vault/transit/keys/s1')},
+	qq{SELECT envelope_alter_kek('vault', '{"secret_id": "$secret"}')};
+# The test's server logs all statements, which is not the extension's doing.
+unlike(join("\n", grep { !/ LOG:  statement: / } split /\n/, slurp_file($server->logfile)), qr/thisIsSecret/, 'and the log does not repeat what was refused');
+is($user->query(qq{SELECT envelope_create_kek('r', 'aws-kms://arn:aws:kms:$_:111122223333:key/x')}), '22023', "$_ is no region") for 's3', 'a.b', 's3-us-east-1', 'us-east-1-elb';
+
+# --- a file that comes late -----------------------------------------------------------------
+
+unlink "$folder/token";
+$user->query(q{SELECT pg_reload_conf()});
+ok(eventually(sub { check_kek($server, 'file') eq 'misconfigured' }), 'a token file that is not there');
+# Asked for again and again, it is looked for less and less often.
+my $until = now() + 8;
+check_kek($server, 'file') while now() < $until;
+write_file("$folder/token", 'root');
+my $from = now();
+ok(eventually(sub { check_kek($server, 'file') eq 'ok' }), 'is found when it is');
+cmp_ok(now() - $from, '<', 5, 'soon');
+is(worker_pid($server), $worker, 'the worker has borne it all');
 
 $user->quit;
 $server->stop;
