@@ -58,3 +58,21 @@ SELECT * FROM envelope_doctor();
 SELECT count(*) - :before_rows AS rows, md5(string_agg(k::text, ';' ORDER BY key_id)) = :'before_keys' AS same_keys,
 	(SELECT md5(string_agg(t::text, ';' ORDER BY tenant_id)) FROM envelope.tenants t) = :'before_tenants' AS same_tenants,
 	calls('unwrap') + calls('generate') + calls('check') - :before_calls AS calls FROM envelope.tenant_keys k;
+
+-- Protected tables
+CREATE TABLE patients (id integer, tenant_id text, name text, born date, UNIQUE (tenant_id, name));
+SELECT envelope_protect('patients', 'tenant_id', '{name,born}');
+SELECT * FROM envelope.protected_columns;
+SELECT * FROM envelope_doctor();
+BEGIN;
+ALTER TABLE patients DROP CONSTRAINT patients_tenant_id_name_key;
+SET LOCAL envelope.allow_plaintext_copies = on;
+CREATE MATERIALIZED VIEW patient_names AS SELECT name FROM patients;
+UPDATE pg_trigger SET tgenabled = 'O' WHERE tgrelid = 'patients'::regclass;
+SELECT * FROM envelope_doctor() ORDER BY finding COLLATE "C";
+ROLLBACK;
+BEGIN;
+DELETE FROM pg_trigger WHERE tgrelid = 'patients'::regclass;
+SELECT * FROM envelope_doctor() ORDER BY finding COLLATE "C";
+ROLLBACK;
+DROP TABLE patients;

@@ -706,6 +706,23 @@ COMMENT ON VIEW envelope.cache_stats IS 'counters of the cache of data keys sinc
 CREATE VIEW envelope.kms_stats AS SELECT * FROM envelope.list_kms_stats();
 COMMENT ON VIEW envelope.kms_stats IS 'KMS calls by KEK and operation since the server started';
 
+CREATE FUNCTION envelope.list_protected_columns(OUT relation regclass, OUT column_name name,
+	OUT tenant_column name, OUT sealed_column name, OUT term_column name, OUT context text,
+	OUT live boolean) RETURNS SETOF record
+	LANGUAGE c STABLE STRICT ROWS 10 AS 'MODULE_PATHNAME', 'envelope_list_protected_columns';
+COMMENT ON FUNCTION envelope.list_protected_columns() IS 'the columns that are protected, as the triggers of their tables say';
+
+CREATE VIEW envelope.protected_columns AS
+	SELECT p.relation, p.column_name, p.tenant_column, p.sealed_column, p.term_column, p.context,
+		p.term_column IS NOT NULL AS searchable,
+		EXISTS (SELECT FROM pg_catalog.pg_index i
+			JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attname = p.term_column
+			WHERE i.indrelid = p.relation AND i.indisvalid
+				AND a.attnum = ANY (i.indkey::pg_catalog.int2[])) AS indexed,
+		p.live
+	FROM envelope.list_protected_columns() p;
+COMMENT ON VIEW envelope.protected_columns IS 'protected columns: where each is sealed, for which tenant column, and whether it can be searched';
+
 CREATE VIEW envelope.status AS
 	SELECT k.name AS kek, k.uri, k.is_default, o.outcome, o.since, o.detail,
 		o.refused_until, o.credential_expires,
@@ -808,6 +825,8 @@ BEGIN ATOMIC
 		('operate', 'SELECT', 'TABLE envelope.cache_stats'),
 		('operate', 'SELECT', 'TABLE envelope.kms_stats'),
 		('operate', 'SELECT', 'TABLE envelope.status'),
+		('operate', 'EXECUTE', 'FUNCTION envelope.list_protected_columns()'),
+		('operate', 'SELECT', 'TABLE envelope.protected_columns'),
 		('operate', 'EXECUTE', 'FUNCTION @extschema@.rotate_tenant_dek(text, boolean)'),
 		('operate', 'EXECUTE', 'PROCEDURE @extschema@.envelope_rotate_tenant(text, integer, interval)'),
 		('operate', 'EXECUTE', 'FUNCTION @extschema@.rotate_tenant_dek(bigint, boolean)'),
@@ -979,6 +998,46 @@ BEGIN ATOMIC
 		WHERE p.proname IN ('envelope_decrypt', 'envelope_decrypt_bytea')
 			AND (d.classid = 'pg_statistic_ext'::regclass OR c.relkind IN ('i', 'm'))) o
 	GROUP BY o.classid, o.objid
+	UNION ALL
+	SELECT 'error', 'table ' || c.conrelid::regclass, 'the trigger that seals column ' || quote_ident(a.attname) || ' is missing',
+		'its values read as null; create trigger zzz_envelope_seal again as in a dump of the table'
+	FROM pg_constraint c
+	JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = c.conkey[1]
+	WHERE c.contype = 'c' AND c.conname LIKE '%\_\_plain'
+		AND c.conname = left(a.attname, 56) || '__plain' AND array_length(c.conkey, 1) = 1
+		AND NOT EXISTS (SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+			JOIN pg_namespace n ON n.oid = p.pronamespace
+			WHERE t.tgrelid = c.conrelid AND n.nspname = 'envelope' AND p.proname = 'seal')
+	UNION ALL
+	SELECT 'error', 'table ' || t.tgrelid::regclass, 'trigger ' || t.tgname || ' is not ENABLE ALWAYS',
+		'ALTER TABLE ' || t.tgrelid::regclass || ' ENABLE ALWAYS TRIGGER ' || quote_ident(t.tgname)
+	FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+	JOIN pg_namespace n ON n.oid = p.pronamespace
+	WHERE n.nspname = 'envelope' AND p.proname = 'seal' AND t.tgenabled <> 'A'
+	UNION ALL
+	SELECT 'error', 'table ' || t.tgrelid::regclass, 'trigger ' || quote_ident(t.tgname) || ' sees what is stored',
+		'drop it and create it again in a server that preloads the module'
+	FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+	JOIN pg_namespace n ON n.oid = p.pronamespace
+	WHERE NOT t.tgisinternal AND t.tgtype::integer & 1 = 1
+		AND NOT (n.nspname = 'envelope' AND p.proname IN ('seal', 'seal_guard', 'call_trigger'))
+		AND t.tgrelid IN (SELECT s.tgrelid FROM pg_trigger s JOIN pg_proc f ON f.oid = s.tgfoid
+			JOIN pg_namespace fn ON fn.oid = f.pronamespace
+			WHERE fn.nspname = 'envelope' AND f.proname = 'seal')
+	UNION ALL
+	SELECT 'warning', 'table ' || c.relation, 'searchable column ' || quote_ident(c.column_name) || ' has no valid index',
+		'create an index on (' || quote_ident(c.tenant_column) || ', ' || quote_ident(c.column_name) || ')'
+	FROM envelope.protected_columns c WHERE c.searchable AND NOT c.indexed
+	UNION ALL
+	SELECT DISTINCT 'warning', 'materialized view ' || v.oid::regclass,
+		'it holds column ' || quote_ident(c.column_name) || ' of table ' || c.relation || ' in plaintext',
+		'a view does not store what it shows'
+	FROM envelope.protected_columns c
+	JOIN pg_attribute a ON a.attrelid = c.relation AND a.attname = c.column_name
+	JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
+		AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum
+	JOIN pg_rewrite r ON r.oid = d.objid
+	JOIN pg_class v ON v.oid = r.ev_class AND v.relkind = 'm'
 	UNION ALL
 	SELECT 'notice', 'setting ' || s.name, 'the server log may hold plaintext of statements',
 		CASE s.name WHEN 'log_parameter_max_length' THEN 'set it to 0'

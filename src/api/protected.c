@@ -1,0 +1,71 @@
+/*-------------------------------------------------------------------------
+ *
+ * protected.c
+ *	  What the views show of protected tables.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "catalog/pg_class.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "utils/builtins.h"
+#include "utils/rel.h"
+
+#include "compat.h"
+#include "tables/protection.h"
+
+PG_FUNCTION_INFO_V1(envelope_list_protected_columns);
+
+static Datum
+name_of(Relation rel, AttrNumber attnum)
+{
+	return NameGetDatum(&TupleDescAttr(RelationGetDescr(rel), attnum - 1)->attname);
+}
+
+static void
+put_columns(ReturnSetInfo *result, Relation rel, const Protection *protection)
+{
+	for (int i = 0; i < protection->ncolumns; i++)
+	{
+		const ProtectedColumn *at = &protection->columns[i];
+		Datum		values[7] = {0};
+		bool		nulls[7] = {0};
+
+		values[0] = ObjectIdGetDatum(protection->relid);
+		values[1] = name_of(rel, at->carrier);
+		values[2] = name_of(rel, protection->tenant);
+		values[3] = name_of(rel, at->sidecar);
+		if (at->term)
+			values[4] = name_of(rel, at->term);
+		else
+			nulls[4] = true;
+		values[5] = CStringGetTextDatum(at->context);
+		values[6] = BoolGetDatum(protection->live);
+		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+	}
+}
+
+/* envelope.list_protected_columns(): of tables, and not again of their partitions */
+Datum
+envelope_list_protected_columns(PG_FUNCTION_ARGS)
+{
+	ListCell   *cell;
+
+	InitMaterializedSRF(fcinfo, 0);
+	foreach(cell, protected_relations())
+	{
+		Relation	rel = try_relation_open(lfirst_oid(cell), AccessShareLock);
+		Protection *protection;
+
+		if (rel == NULL)
+			continue;
+		protection = rel->rd_rel->relispartition ? NULL : protection_read(rel);
+		if (protection)
+			put_columns((ReturnSetInfo *) fcinfo->resultinfo, rel, protection);
+		relation_close(rel, AccessShareLock);
+	}
+	return (Datum) 0;
+}
