@@ -256,7 +256,7 @@ check_command(DdlChange *change, AlterTableCmd *command)
 			change->enable_trigger = true;
 			break;
 		case AT_DisableTrig:
-			if (strcmp(command->name, SEAL_TRIGGER) == 0)
+			if (command->name && strcmp(command->name, SEAL_TRIGGER) == 0)
 				refuse(plan, "disable the trigger that seals", NULL);
 			break;
 		default:

@@ -862,7 +862,8 @@ search_derive(QueryLevel * level)
 	if (query->jointree == NULL)
 		return;
 	collect_inner((Node *) query->jointree, &places, &outer_joins);
-	derive_list(&scope, places);
+	if (places != NIL)			/* as ever: a jointree is a FromExpr */
+		derive_list(&scope, places);
 	foreach(cell, outer_joins)
 		derive_outer_join(level, lfirst(cell), scope.equalities);
 

@@ -22,6 +22,7 @@ SUITES=("$@")
 # must not hide what the others have to say.
 FILE_LIMIT=900
 SUITE_LIMIT=1500
+[[ $WHEN != all ]] || SUITE_LIMIT=3600
 
 HERE=$WORK/$VERSION
 SRC=$HERE/src
