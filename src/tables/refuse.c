@@ -62,10 +62,11 @@ static const ColumnRule column_rules[] = {
 		"Drop the constraint."
 	},
 	{
+		/* A table cannot be without the columns of its partition key. */
 		"SELECT d.objid::pg_catalog.regclass FROM pg_catalog.pg_depend d, each a"
 		" WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = a.attrelid"
-		" AND d.refclassid = d.classid AND d.refobjid = a.attrelid"
-		" AND a.attnum IN (d.objsubid, d.refobjsubid)",
+		" AND d.objsubid = a.attnum AND d.refclassid = d.classid AND d.refobjid = a.attrelid"
+		" AND d.refobjsubid = 0 AND d.deptype = 'i'",
 		"It is in the partition key of \"%s\".",
 		"Partition by another column."
 	},

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from psycopg import pq
 
+BINARY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 # What is printed of a line of a difference that is no statement
-MESSAGE_WIDTH = 1000
+MESSAGE_WIDTH = 400
 DIAG = pq.DiagnosticField
 GOOD = (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT)
 
@@ -22,12 +23,15 @@ class Outcome(NamedTuple):
     rows: tuple
     notices: tuple
     message: str = ""
+    detail: str = ""
+    hint: str = ""
 
-    def comparable(self, ordered):
+    def comparable(self, ordered, numbered=True):
         """What twins must have in common.  Rows without an order may come in
         any; an error may be worded in other words."""
         rows = self.rows if ordered else tuple(sorted(self.rows, key=repr))
-        return (self.sqlstate, self.constraint, self.tag, self.columns, rows, self.notices)
+        columns = self.columns if numbered else tuple(c[:3] for c in self.columns)
+        return (self.sqlstate, self.constraint, self.tag, columns, rows, self.notices)
 
 
 class Statement(NamedTuple):
@@ -95,7 +99,8 @@ class Session:
         if result.status not in GOOD:
             return Outcome(text(result.error_field(DIAG.SQLSTATE)) or "lost",
                            text(result.error_field(DIAG.CONSTRAINT_NAME)), "", (), (), (),
-                           text(result.error_field(DIAG.MESSAGE_PRIMARY)) or self.conn.error_message.decode())
+                           text(result.error_field(DIAG.MESSAGE_PRIMARY)) or self.conn.error_message.decode(),
+                           text(result.error_field(DIAG.MESSAGE_DETAIL)), text(result.error_field(DIAG.MESSAGE_HINT)))
         columns = tuple((result.fname(c), result.ftype(c), result.fmod(c), result.ftablecol(c))
                         for c in range(result.nfields))
         return Outcome("00000", "", text(result.command_status), columns, rows, tuple(self.notices))
@@ -105,7 +110,8 @@ class Session:
             length, data = self.conn.get_copy_data(0)
             if length <= 0:
                 return
-            yield (bytes(data),)
+            # The header would make one of the rows another, whichever comes first.
+            yield (bytes(data).removeprefix(BINARY_HEADER),)
 
     def must(self, sql):
         """Execute what has to succeed; its rows."""
@@ -161,6 +167,7 @@ class Pair:
     def __init__(self, conninfo):
         self.plain = Session(conninfo, "plain")
         self.sealed = Session(conninfo, "sealed")
+        self.numbered = True
 
     def run(self, statement):
         """Execute on both; raises Difference.  The outcome."""
@@ -188,7 +195,7 @@ class Pair:
         return not self.plain.conn.is_busy() and not self.sealed.conn.is_busy()
 
     def compare(self, statement, plain, sealed):
-        if plain.comparable(statement.ordered) != sealed.comparable(statement.ordered):
+        if plain.comparable(statement.ordered, self.numbered) != sealed.comparable(statement.ordered, self.numbered):
             raise Difference(statement, plain, sealed)
         return plain
 

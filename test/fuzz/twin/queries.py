@@ -117,7 +117,7 @@ class Queries(Grammar):
         columns = ", ".join(f"({alias}).{c}" for c in self.some(source.columns))
         return self.pick([
             f"SELECT {columns} FROM customers {alias}{self.where([source])}",
-            f"SELECT ({alias}).* FROM (SELECT {alias} FROM customers {alias}{self.where([source])}) s ({alias})",
+            f"SELECT {columns} FROM (SELECT {alias} FROM customers {alias}{self.where([source])}) s ({alias})",
             f"SELECT {columns} FROM (SELECT {alias} FROM customers {alias} OFFSET 0) {self.name('w')}",
             f"SELECT (a).email, (a).age FROM (SELECT unnest(array_agg({alias})) AS a FROM customers {alias}) s"]), False
 
