@@ -123,39 +123,55 @@ check_index(IndexedColumn *at, Relation index)
 		at->column->term = protect_column_name(at->column->carrier, TERM_SUFFIX);
 }
 
+/* Look at one index of a table, for each column to be protected. */
+static void
+check_columns(ProtectPlan *plan, Relation rel, Relation index)
+{
+	ListCell   *cell;
+
+	foreach(cell, plan->columns)
+	{
+		IndexedColumn at = {plan, lfirst(cell)};
+
+		if (!at.column->is_new)
+			continue;
+		at.attnum = get_attnum(RelationGetRelid(rel), at.column->carrier);
+		at.tenant = get_attnum(RelationGetRelid(rel), plan->tenant);
+		at.attr = TupleDescAttr(RelationGetDescr(rel), at.attnum - 1);
+		check_index(&at, index);
+	}
+}
+
+static void
+check_indexes(ProtectPlan *plan, Relation rel, bool unique)
+{
+	ListCell   *cell;
+
+	foreach(cell, RelationGetIndexList(rel))
+	{
+		Relation	index = index_open(lfirst_oid(cell), AccessShareLock);
+
+		if (index->rd_index->indisunique == unique)
+			check_columns(plan, rel, index);
+		index_close(index, NoLock);
+	}
+}
+
 /*
  * Look at all indexes on the columns to be protected.  Those in unique indexes
- * become searchable.
+ * become searchable, which others on the same columns may rely on.
  */
 void
 term_index_check(ProtectPlan *plan)
 {
 	ListCell   *cell;
-	ListCell   *lc;
-	ListCell   *lci;
 
 	foreach(cell, plan->relids)
 	{
 		Relation	rel = table_open(lfirst_oid(cell), NoLock);
-		List	   *indexes = RelationGetIndexList(rel);
 
-		foreach(lci, indexes)
-		{
-			Relation	index = index_open(lfirst_oid(lci), AccessShareLock);
-
-			foreach(lc, plan->columns)
-			{
-				IndexedColumn at = {plan, lfirst(lc)};
-
-				if (!at.column->is_new)
-					continue;
-				at.attnum = get_attnum(RelationGetRelid(rel), at.column->carrier);
-				at.tenant = get_attnum(RelationGetRelid(rel), plan->tenant);
-				at.attr = TupleDescAttr(RelationGetDescr(rel), at.attnum - 1);
-				check_index(&at, index);
-			}
-			index_close(index, NoLock);
-		}
+		check_indexes(plan, rel, true);
+		check_indexes(plan, rel, false);
 		table_close(rel, NoLock);
 	}
 }
