@@ -296,9 +296,9 @@ take_renewal(CredentialFetch *fetch, const HttpReply *reply, const Json *doc)
 		fetch->made.lifetime_ms = 0;
 		fetch->stage = STAGE_LOG_IN;
 	}
-	else if (reply->answered && jdoc_get(doc, "errors") && reply->status < 500 &&
-			 reply->status != 429 && fetch->source != SOURCE_TOKEN)
-		fetch->stage = STAGE_LOG_IN;
+	else if (reply->answered && jdoc_get(doc, "errors") && fetch->source != SOURCE_TOKEN)
+		fetch->stage = STAGE_LOG_IN;	/* also where Vault stumbles over a
+										 * token that is being revoked */
 	else
 		fetch_foreign_reply(fetch, reply, "Vault's renew-self");
 }

@@ -157,11 +157,12 @@ use Time::HiRes qw(time);
 sub new
 {
 	my ($class, $server, $database) = @_;
-	my $self = bless { in => '', out => '', err => '', sent => 0 }, $class;
+	my $self = bless { in => '', out => '', err => '', sent => 0,
+		timer => IPC::Run::timeout($Envelope::PATIENCE * 2) }, $class;
 	$self->{run} = IPC::Run::start(
 		[ 'psql', '-XAtq', '-v', 'VERBOSITY=sqlstate', '-d', $server->connstr($database // 'postgres') ],
 		'<', \$self->{in}, '>', \$self->{out}, '2>', \$self->{err},
-		IPC::Run::timeout($Envelope::PATIENCE * 2));
+		$self->{timer});
 	$self->{pid} = $self->query('SELECT pg_backend_pid()');
 	return $self;
 }
@@ -171,6 +172,7 @@ sub send
 {
 	my ($self, $sql) = @_;
 	$self->{sent}++;
+	$self->{timer}->start;
 	$self->{out} = $self->{err} = '';
 	$self->{in} .= "$sql;\n\\echo done $self->{sent}\n";
 	$self->{run}->pump_nb;

@@ -101,6 +101,7 @@ for my $case (@cases)
 	my $expected = $expected{ $case->{fault} } // ($case->{at} eq 'decrypt' ? 'corrupt|unreachable' : 'unreachable|corrupt|misconfigured');
 	$expected = 'corrupt' if $case->{fault} =~ /^(?:short|long|empty|wrong)_dek$/ && $case->{at} eq 'decrypt';
 	like($case->{outcome}, qr/^(?:$expected)$/, "$case->{kind}, at $case->{at}: $case->{fault} is $case->{outcome}") or diag $case->{detail};
+	note $case->{detail};
 }
 is($fs->calls('imds'), 0, 'no redirect was followed');
 is(worker_pid($server), $worker, 'the worker has borne it all');
