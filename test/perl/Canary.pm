@@ -5,8 +5,8 @@
 # pg_stat_activity and pg_stat_statements can be searched whole.
 #
 # A new feature belongs in @FEATURES below; t/11_canaries.pl does the rest.
-# Functions with an argument called plaintext, ciphertext, options or uri are
-# called with canaries in these by themselves.
+# Functions with an argument called plaintext, ciphertext, sealed, value, values,
+# stored, options or uri are called with canaries in these by themselves.
 
 package Canary;
 
@@ -110,6 +110,33 @@ our $FEATURES = [
 	[ '', q{COMMIT PREPARED 'p'} ],
 	[ 'P0001', q{DO $$ DECLARE v text; BEGIN SELECT envelope_decrypt('t1', t, 'c') INTO v FROM kept; RAISE EXCEPTION 'stop'; END $$} ],
 	[ 'VE004', q{DO $$ DECLARE v text; BEGIN SELECT envelope_decrypt('t1', t, 'c') INTO v FROM kept; v := envelope_decrypt('t1', 'x'); END $$} ],
+	# protected tables
+	[ '', q{CREATE TABLE people (id int PRIMARY KEY, tenant_id text NOT NULL, ssn varchar(60) NOT NULL, email text CHECK (email <> 'none'), notes text DEFAULT 'none');
+		SELECT envelope_protect('people', 'tenant_id', '{ssn,email,notes}', '{email}');
+		CREATE UNIQUE INDEX ON people (id, tenant_id)} ],
+	[ '', q{INSERT INTO people SELECT g, 't1', canary.text(), canary.long() || g, canary.long() FROM generate_series(1, 100) g} ],
+	[ '', q{UPDATE people SET ssn = 'x' || canary.text() WHERE id = 1; UPDATE people SET tenant_id = 't2' WHERE id = 2; UPDATE people SET notes = notes} ],
+	[ '', q{INSERT INTO people VALUES (1, 't1', canary.text(), 'x') ON CONFLICT (id) DO UPDATE SET email = canary.text() RETURNING *} ],
+	[ '', q{SELECT p, ssn, length(notes) FROM people p WHERE tenant_id = 't1' AND email = canary.text(); SELECT count(DISTINCT ssn) FROM people} ],
+	[ '', q{DELETE FROM people WHERE tenant_id = 't1' AND email = canary.long() || 7 RETURNING *} ],
+	[ '', q{COPY people TO '/dev/null'; COPY (SELECT * FROM people) TO '/dev/null'; ANALYZE people; VACUUM FULL people} ],
+	[ '22001', q{INSERT INTO people VALUES (200, 't1', canary.text() || canary.text())} ],
+	[ '23502', q{INSERT INTO people (id, tenant_id, email) VALUES (201, 't1', canary.text())} ],
+	[ '23514', q{INSERT INTO people VALUES (202, 't1', canary.text(), 'none', canary.long())} ],
+	[ '23505', q{INSERT INTO people VALUES (3, 't1', canary.text(), canary.text())} ],
+	[ 'VE001', q{INSERT INTO people VALUES (203, 'nobody', canary.text(), canary.text())} ],
+	[ 'VE007', q{SET envelope.tenant = 't2'; INSERT INTO people VALUES (204, 't1', canary.text(), canary.text()); RESET envelope.tenant} ],
+	[ '', q{RESET envelope.tenant} ],
+	# rotation and the end of keys
+	[ '', q{CREATE TABLE sealed_by_hand (id int PRIMARY KEY, tenant_id text NOT NULL, v bytea);
+		INSERT INTO sealed_by_hand SELECT g, 't1', envelope_encrypt('t1', canary.text(), 'hand') FROM generate_series(1, 50) g;
+		SELECT envelope_register_column('sealed_by_hand', 'v', 'tenant_id', 'hand')} ],
+	[ '', q{CALL envelope_rotate_tenant('t1')} ],
+	[ '', q{SELECT * FROM envelope_verify_tenant('t1')} ],
+	[ '', q{SELECT envelope_set_tenant_kek('t2', 'probe')} ],
+	[ '', q{CALL envelope_rotate_kek('platform')} ],
+	[ '', q{SELECT envelope_create_tenant('t8'), envelope_schedule_destroy('t8'), envelope_cancel_destroy('t8')} ],
+	[ '', q{CALL envelope_run_maintenance()} ],
 	# what runs the server
 	[ '', q{SELECT envelope_evict('t1'), envelope_warm(array['t1', 't2']), envelope_evict_all(), envelope_warm()} ],
 	[ '', q{SELECT * FROM envelope_check_kek('platform'), envelope_doctor()} ],
@@ -129,8 +156,11 @@ BEGIN
 	FOR f IN
 		SELECT p.oid::regprocedure AS name, format('%s %I.%I(%s)', CASE p.prokind WHEN 'p' THEN 'CALL' ELSE 'SELECT' END, n.nspname, p.proname,
 			string_agg(CASE
-				WHEN a.name IN ('plaintext', 'ciphertext') AND a.type = 'text'::regtype THEN 'canary.text()'
-				WHEN a.name IN ('plaintext', 'ciphertext') THEN 'canary.bytes()'
+				WHEN a.name IN ('plaintext', 'ciphertext', 'sealed', 'value') AND a.type IN ('text'::regtype, 'anyelement'::regtype) THEN 'canary.text()'
+				WHEN a.name IN ('plaintext', 'ciphertext', 'sealed') THEN 'canary.bytes()'
+				WHEN a.name = 'values' THEN 'array[canary.text()]'
+				WHEN a.name = 'stored' THEN 'row(canary.text(), canary.bytes())'
+				WHEN a.type = 'anyelement'::regtype THEN 'NULL::text'
 				WHEN a.name = 'options' THEN 'jsonb_build_object(''token'', canary.token())'
 				WHEN a.name = 'uri' THEN '''local://'' || canary.token() || ''/'''
 				WHEN a.name = 'tenant' AND a.type = 'text'::regtype THEN '''t1'''
@@ -142,7 +172,7 @@ BEGIN
 			unnest(p.proargtypes::oid[], p.proargnames[:p.pronargs]) WITH ORDINALITY a (type, name, n)
 		WHERE p.prorettype <> 'trigger'::regtype
 		GROUP BY p.oid, n.nspname
-		HAVING bool_or(a.name IN ('plaintext', 'ciphertext', 'options', 'uri'))
+		HAVING bool_or(a.name IN ('plaintext', 'ciphertext', 'sealed', 'value', 'values', 'stored', 'options', 'uri'))
 	LOOP
 		BEGIN
 			EXECUTE f.call;
