@@ -683,7 +683,8 @@ CREATE FUNCTION envelope.list_kms_stats(OUT kek text, OUT operation text, OUT ca
 COMMENT ON FUNCTION envelope.list_kms_stats() IS 'KMS calls by KEK and operation since the server started';
 
 CREATE FUNCTION envelope.list_kek_outcomes(OUT kek text, OUT outcome text, OUT since timestamptz,
-	OUT detail text, OUT refused_until timestamptz, OUT credential_expires timestamptz)
+	OUT detail text, OUT refused_until timestamptz, OUT credential_expires timestamptz,
+	OUT rights text)
 	RETURNS SETOF record
 	LANGUAGE c VOLATILE STRICT ROWS 10 AS 'MODULE_PATHNAME', 'envelope_kek_outcomes';
 COMMENT ON FUNCTION envelope.list_kek_outcomes() IS 'how the last KMS call of each KEK ended';
@@ -936,6 +937,11 @@ BEGIN ATOMIC
 		'see SELECT * FROM envelope_check_kek(' || quote_literal(o.kek) || ')'
 	FROM envelope.list_kek_outcomes() o
 	WHERE o.outcome <> 'ok' AND EXISTS (SELECT FROM envelope.keks k WHERE k.name = o.kek)
+	UNION ALL
+	SELECT 'warning', 'KEK ' || o.kek, o.rights,
+		'take from the server''s credential what it does not need, then see SELECT * FROM envelope_check_kek(' || quote_literal(o.kek) || ')'
+	FROM envelope.list_kek_outcomes() o
+	WHERE o.rights IS NOT NULL AND EXISTS (SELECT FROM envelope.keks k WHERE k.name = o.kek)
 	UNION ALL
 	SELECT 'notice', 'KEKs', 'there is no default KEK',
 		'tenants can be made only with a KEK named'

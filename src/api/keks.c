@@ -285,7 +285,7 @@ envelope_check_kek(PG_FUNCTION_ARGS)
 	values[0] = BoolGetDatum(reply->outcome == KMS_OK);
 	values[1] = CStringGetTextDatum(kms_outcome_name(reply->outcome));
 	values[2] = Float8GetDatum(INSTR_TIME_GET_MILLISEC(duration));
-	nulls[3] = reply->outcome == KMS_OK;
+	nulls[3] = reply->detail[0] == '\0';
 	values[3] = CStringGetTextDatum(reply->detail);
 	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }

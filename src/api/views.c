@@ -190,8 +190,8 @@ envelope_kek_outcomes(PG_FUNCTION_ARGS)
 	keks = kms_stats_of_database(MyDatabaseId, &nkeks);
 	for (int i = 0; i < nkeks; i++)
 	{
-		Datum		values[6];
-		bool		nulls[6] = {false};
+		Datum		values[7];
+		bool		nulls[7] = {false};
 
 		if (!keks[i].has_outcome)
 			continue;
@@ -204,6 +204,8 @@ envelope_kek_outcomes(PG_FUNCTION_ARGS)
 		values[4] = TimestampTzGetDatum(keks[i].refused_until);
 		nulls[5] = keks[i].credential_expires == 0;
 		values[5] = TimestampTzGetDatum(keks[i].credential_expires);
+		nulls[6] = keks[i].rights[0] == '\0';
+		values[6] = CStringGetTextDatum(keks[i].rights);
 		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 	}
 	return (Datum) 0;

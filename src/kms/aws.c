@@ -258,7 +258,8 @@ make_body(const KmsTask *task, const AwsKek *kek, Json *body, const char **opera
 				jdoc_put_text(body, "DestinationKeyId", target.arn) &&
 				jdoc_put(body, "DestinationEncryptionContext", make_context(task));
 		case KMS_CHECK:
-			break;
+			*operation = "DescribeKey";
+			return jdoc_put_text(body, "KeyId", kek->arn);
 	}
 	return false;
 }
@@ -385,6 +386,8 @@ take_result(const KmsTask *task, const Json *doc, KmsAnswer *answer)
 {
 	const char *key_id = jdoc_text(doc, "KeyId");
 
+	if (task->operation == KMS_CHECK)
+		return true;
 	if (task->operation == KMS_UNWRAP || task->operation == KMS_GENERATE)
 	{
 		if (base64_decode_exactly(jdoc_text(doc, "Plaintext"),
@@ -422,6 +425,12 @@ aws_parse(const KmsTask *tasks, int ntasks, const HttpReply *reply, KmsAnswer *a
 	else
 	{
 		take_code(reply, doc, code, sizeof(code));
+		if (tasks[0].operation == KMS_CHECK && strncmp(code, "AccessDenied", 12) == 0)
+		{
+			answer_set(answer, KMS_OK, HINT_NONE, "kms:DescribeKey is not allowed");
+			jdoc_free(doc);
+			return;
+		}
 		if (reply->status >= 400 && code[0] != '\0')
 			take_error(code, reply->status, answer);
 		else
@@ -436,6 +445,7 @@ const KmsProvider aws_provider = {
 	.options = aws_options,
 	.batch_max = 1,
 	.check_uri = aws_check_uri,
+	.tells_rights = true,
 	.can_rewrap = aws_can_rewrap,
 	.identify = aws_identify,
 	.build = aws_build,

@@ -13,7 +13,7 @@
  * What it asks is its task.  Some requests take several, one after the other:
  *
  *		unwrap, generate	one; a KMS that draws no keys wraps what we draw
- *		check				generate, unwrap, compare
+ *		check				generate, unwrap, compare; ask what else is allowed
  *		rewrap				unwrap and wrap for the target, or re-wrap inside
  *							the KMS where it can; then unwrap what came of it.
  *							Where wrapping would make a KEK that is not there,
@@ -229,8 +229,22 @@ set_next_task(Call *call, KmsAnswer *answer)
 	switch (call->request->operation)
 	{
 		case KMS_CHECK:
-			if (asked == KMS_UNWRAP || !take_generated(call, answer) ||
-				!keep_wrapped(call, answer))
+			if (asked == KMS_CHECK)
+				return false;	/* the last one */
+			if (asked == KMS_UNWRAP)
+			{
+				if (memcmp(&call->made.dek, &answer->dek, sizeof(Dek)) != 0)
+				{
+					answer_set(answer, KMS_CORRUPT, HINT_NONE,
+							   "unwrapped another key than was generated");
+					return false;
+				}
+				if (!call->provider->tells_rights)
+					return false;
+				set_task(call, KMS_CHECK, false);
+				return true;
+			}
+			if (!take_generated(call, answer) || !keep_wrapped(call, answer))
 				return false;
 			set_task(call, KMS_UNWRAP, false);
 			return true;
@@ -285,11 +299,7 @@ accept_answer(Call *call, KmsAnswer *answer)
 			memcpy(reply.wrapped, call->made.wrapped, call->made.wrapped_len);
 			return true;
 		case KMS_CHECK:
-			if (memcmp(&call->made.dek, &answer->dek, sizeof(Dek)) == 0)
-				return true;
-			answer_set(answer, KMS_CORRUPT, HINT_NONE,
-					   "unwrapped another key than was generated");
-			return false;
+			return true;
 		case KMS_WRAP:
 			break;
 	}
@@ -472,6 +482,9 @@ take_answer(Call *call, KmsAnswer *answer)
 	if (envelope_log_kms_calls && answer->hint != HINT_REFUSED)
 		call_log(request, &call->task, answer, &call->attempted_at);
 
+	/* The KEK works: that its rights cannot be told is no fault of it. */
+	if (call->task.operation == KMS_CHECK && answer->outcome != KMS_OK)
+		answer_set(answer, KMS_OK, HINT_NONE, "%s", "");
 	if (retry_with_other_credential(call, answer->hint))
 		return;
 	if (call->credential && answer->outcome == KMS_OK)

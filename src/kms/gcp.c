@@ -90,22 +90,71 @@ put_bytes(Json *body, const char *name, const char *sum_name,
 	return ok;
 }
 
-static bool
-gcp_build(const KmsTask *tasks, int ntasks, const Credential *credential,
-		  HttpRequest *request, KmsAnswer *answer)
+/* What would let somebody lose the key, or give it away */
+static const char *const rights[] = {
+	"cloudkms.cryptoKeyVersions.destroy", "cloudkms.cryptoKeyVersions.update",
+	"cloudkms.cryptoKeys.update", "cloudkms.cryptoKeys.setIamPolicy"
+};
+
+/* Which of these the credential has, for testIamPermissions */
+static char *
+make_rights_body(void)
 {
-	const KmsTask *task = &tasks[0];
-	bool		unwrap = task->operation == KMS_UNWRAP;
-	SecretBuffer context = {0};
 	Json	   *body = jdoc_new();
+	Json	   *permissions = jdoc_new_array();
+	char	   *text = NULL;
+	bool		ok = body != NULL;
+
+	for (int i = 0; i < lengthof(rights) && ok; i++)
+		ok = jdoc_append_text(permissions, rights[i]);
+	if (jdoc_put(body, "permissions", permissions) && ok)
+		text = jdoc_write(body);
+
+	jdoc_free(body);
+	return text;
+}
+
+/* Tell what the credential may do and should not. */
+static void
+take_rights(const Json *doc, KmsAnswer *answer)
+{
+	const Json *permissions = jdoc_get(doc, "permissions");
+	size_t		len = 0;
+
+	answer->outcome = KMS_OK;
+	for (int i = 0; i < lengthof(rights); i++)
+	{
+		for (size_t j = 0; j < jdoc_length(permissions); j++)
+		{
+			const char *held = jdoc_string(jdoc_item(permissions, j));
+
+			if (held == NULL || strcmp(held, rights[i]) != 0)
+				continue;
+			snprintf(answer->detail + len, sizeof(answer->detail) - len, "%s%s",
+					 len == 0 ? "the credential may do more than it needs: " : ", ", rights[i]);
+			len = strlen(answer->detail);
+			break;
+		}
+	}
+}
+
+/* The body of a task; NULL where memory ran out. */
+static char *
+make_body(const KmsTask *task)
+{
+	SecretBuffer context = {0};
+	Json	   *body;
 	char	   *text = NULL;
 	bool		ok;
 
+	if (task->operation == KMS_CHECK)
+		return make_rights_body();
+	body = jdoc_new();
 	buffer_printf(&context, "envelope/1/%lld/%s", (long long) task->key_id, task->tenant);
 	ok = body != NULL && !context.failed &&
 		put_bytes(body, "additionalAuthenticatedData", "additionalAuthenticatedDataCrc32c",
 				  buffer_text(&context), context.len);
-	if (unwrap)
+	if (task->operation == KMS_UNWRAP)
 		ok = ok && put_bytes(body, "ciphertext", "ciphertextCrc32c",
 							 task->wrapped, task->wrapped_len);
 	else
@@ -116,6 +165,18 @@ gcp_build(const KmsTask *tasks, int ntasks, const Credential *credential,
 
 	jdoc_free(body);
 	buffer_reset(&context);
+	return text;
+}
+
+static bool
+gcp_build(const KmsTask *tasks, int ntasks, const Credential *credential,
+		  HttpRequest *request, KmsAnswer *answer)
+{
+	const KmsTask *task = &tasks[0];
+	const char *verb = task->operation == KMS_CHECK ? "testIamPermissions" :
+		task->operation == KMS_UNWRAP ? "decrypt" : "encrypt";
+	char	   *text = make_body(task);
+
 	if (text == NULL)
 	{
 		answer_set(answer, KMS_UNREACHABLE, HINT_NONE, "the request could not be put together");
@@ -130,7 +191,7 @@ gcp_build(const KmsTask *tasks, int ntasks, const Credential *credential,
 	while (request->url.len > 0 && request->url.data[request->url.len - 1] == '/')
 		request->url.data[--request->url.len] = '\0';
 	buffer_printf(&request->url, "/v1/%s:%s", kms_uri_rest(&gcp_provider, task->uri),
-				  unwrap ? "decrypt" : "encrypt");
+				  verb);
 	http_header(request, "Content-Type", "application/json");
 	http_bearer(request, buffer_text(&credential->token));
 	buffer_puts(&request->ca_file, buffer_text(&credential->ca_file));
@@ -230,7 +291,9 @@ gcp_parse(const KmsTask *tasks, int ntasks, const HttpReply *reply, KmsAnswer *a
 
 	if (reply->status == 200 && jdoc_is_object(doc))
 	{
-		if (tasks[0].operation == KMS_UNWRAP)
+		if (tasks[0].operation == KMS_CHECK)
+			take_rights(doc, &answers[0]);
+		else if (tasks[0].operation == KMS_UNWRAP)
 			take_unwrapped(doc, &answers[0]);
 		else
 			take_wrapped(doc, &answers[0]);
@@ -248,6 +311,7 @@ const KmsProvider gcp_provider = {
 	.options = gcp_options,
 	.batch_max = 1,
 	.only_wraps = true,
+	.tells_rights = true,
 	.check_uri = gcp_check_uri,
 	.identify = gcp_identify,
 	.build = gcp_build,

@@ -48,6 +48,8 @@ typedef struct KmsProvider
 	int			batch_max;		/* unwraps or re-wraps of a KEK in one request */
 	bool		only_wraps;		/* it draws no keys; the worker does */
 	bool		wrap_creates;	/* a KEK that is not there, unlike generating */
+	bool		tells_rights;	/* answers KMS_CHECK too: what the credential
+								 * may do that it should not, as the detail */
 
 	/* Is what follows the scheme well-formed?  Called by any process. */
 	bool		(*check_uri) (const char *rest);

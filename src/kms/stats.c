@@ -119,6 +119,9 @@ kms_stats_count_call(const KmsRequest *request, const KmsCallEnd *end)
 
 	if (!place->has_outcome || end->begun_us >= place->begun_us)
 	{
+		if (request->operation == KMS_CHECK && end->outcome == KMS_OK)
+			strlcpy(place->rights, end->detail, sizeof(place->rights));
+
 		/* The first call is worth a line only if it fails. */
 		changed = place->has_outcome ? place->outcome != end->outcome : end->outcome != KMS_OK;
 		if (changed || !place->has_outcome)

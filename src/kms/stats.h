@@ -35,6 +35,7 @@ typedef struct KekStats
 	int64		begun_us;		/* when it began, by the clock of instr_time */
 	TimestampTz since;			/* when the outcome last changed */
 	char		detail[KMS_DETAIL_MAX];
+	char		rights[KMS_DETAIL_MAX]; /* what the last check found */
 	TimestampTz refused_until;	/* by the breaker; 0: it is closed */
 	TimestampTz credential_expires; /* 0: never, or there is none */
 	KmsOperationStats operations[KMS_OPERATIONS];

@@ -202,6 +202,88 @@ put_task(Json *object, const KmsTask *task)
 	return ok;
 }
 
+/* Paths of a key, by a capability on which it could be lost or made known */
+typedef struct VaultRight
+{
+	const char *path;
+	const char *capability;
+	const char *means;
+} VaultRight;
+
+static const VaultRight rights[] = {
+	{"keys", "delete", "delete the key"},
+	{"keys", "root", "do everything (a root token)"},
+	{"keys/*/config", "update", "change the key's configuration, and so allow its deletion"},
+	{"keys/*/config", "create", "change the key's configuration, and so allow its deletion"},
+	{"keys/*/trim", "update", "remove old versions of the key"},
+	{"export/encryption-key", "read", "export the key"},
+	{"backup", "read", "back up the key"},
+	{"encrypt", "create", "make keys by encrypting (capability create)"}
+};
+
+/* The path of a right: MOUNT/PATH/NAME, or with the name in place of a star */
+static void
+right_path(const VaultRight *right, const VaultKey *key, char *path, size_t size)
+{
+	const char *star = strchr(right->path, '*');
+
+	if (star)
+		snprintf(path, size, "%s/%.*s%s%s", key->mount, (int) (star - right->path),
+				 right->path, key->name, star + 1);
+	else
+		snprintf(path, size, "%s/%s/%s", key->mount, right->path, key->name);
+}
+
+/* Which capabilities the token has on all of these, for sys/capabilities-self */
+static Json *
+make_rights_body(const VaultKey *key)
+{
+	Json	   *body = jdoc_new();
+	Json	   *paths = jdoc_new_array();
+	char		path[sizeof(VaultKey)];
+	bool		ok = body != NULL;
+
+	for (int i = 0; i < lengthof(rights) && ok; i++)
+	{
+		right_path(&rights[i], key, path, sizeof(path));
+		ok = jdoc_append_text(paths, path);
+	}
+	ok = jdoc_put(body, "paths", paths) && ok;
+	if (ok)
+		return body;
+	jdoc_free(body);
+	return NULL;
+}
+
+/* Tell what the token may do and should not. */
+static void
+take_rights(const VaultKey *key, const Json *data, KmsAnswer *answer)
+{
+	char		path[sizeof(VaultKey)];
+	size_t		len = 0;
+
+	answer->outcome = KMS_OK;
+	for (int i = 0; i < lengthof(rights); i++)
+	{
+		const Json *held;
+
+		right_path(&rights[i], key, path, sizeof(path));
+		held = jdoc_get(data, path);
+		for (size_t j = 0; j < jdoc_length(held); j++)
+		{
+			const char *capability = jdoc_string(jdoc_item(held, j));
+
+			if (capability == NULL || strcmp(capability, rights[i].capability) != 0 ||
+				strstr(answer->detail, rights[i].means) != NULL)
+				continue;
+			snprintf(answer->detail + len, sizeof(answer->detail) - len, "%s%s",
+					 len == 0 ? "the token may do more than it needs: " : ", ",
+					 rights[i].means);
+			len = strlen(answer->detail);
+		}
+	}
+}
+
 /* The body: one item, or a batch */
 static Json *
 make_body(const KmsTask *tasks, int ntasks)
@@ -278,9 +360,12 @@ vault_build(const KmsTask *tasks, int ntasks, const Credential *credential,
 	}
 
 	vault_begin_request(request, "POST", key.address, credential);
-	buffer_printf(&request->url, "%s/%s/%s", key.mount,
-				  operation_path(tasks[0].operation), key.name);
-	body = make_body(tasks, ntasks);
+	if (tasks[0].operation == KMS_CHECK)
+		buffer_puts(&request->url, "sys/capabilities-self");
+	else
+		buffer_printf(&request->url, "%s/%s/%s", key.mount,
+					  operation_path(tasks[0].operation), key.name);
+	body = tasks[0].operation == KMS_CHECK ? make_rights_body(&key) : make_body(tasks, ntasks);
 	text = body ? jdoc_write(body) : NULL;
 
 	if (text)
@@ -397,6 +482,7 @@ vault_parse(const KmsTask *tasks, int ntasks, const HttpReply *reply,
 	const Json *results = jdoc_get(data, "batch_results");
 	const Json *errors = jdoc_get(doc, "errors");
 	const char *request_id = jdoc_text(doc, "request_id");
+	VaultKey	key;
 	bool		batch = ntasks > 1 && jdoc_length(results) == ntasks &&
 		(reply->status == 200 || reply->status == 400);
 
@@ -410,6 +496,9 @@ vault_parse(const KmsTask *tasks, int ntasks, const HttpReply *reply,
 			strlcpy(answer->request_id, request_id, sizeof(answer->request_id));
 		if (must_be_wrapped(&tasks[i]) && !is_wrapped(&tasks[i]))
 			not_wrapped(answer);
+		else if (tasks[i].operation == KMS_CHECK && reply->status == 200 &&
+			parse_uri(kms_uri_rest(&vault_provider, tasks[i].uri), &key))
+			take_rights(&key, data, answer);
 		else if (error && error[0] != '\0')
 			take_message(error, answer);
 		else if (batch || (ntasks == 1 && reply->status == 200 && jdoc_is_object(data)))
@@ -428,6 +517,7 @@ const KmsProvider vault_provider = {
 	.options = vault_options,
 	.batch_max = KMS_BATCH_MAX,
 	.wrap_creates = true,
+	.tells_rights = true,
 	.check_uri = vault_check_uri,
 	.can_rewrap = vault_can_rewrap,
 	.identify = vault_identify,
