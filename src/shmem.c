@@ -11,8 +11,8 @@
  * memory is made anew, after a crash included.  Every process that the
  * postmaster forks inherits it at the same address.
  *
- * The LWLocks that guard it are in the main segment, where PostgreSQL's tools
- * look for them; they hold no secret.
+ * The LWLocks that guard it, and the statistics, are in the main segment, where
+ * PostgreSQL's tools look for them; they hold no secret.
  *
  *-------------------------------------------------------------------------
  */
@@ -49,6 +49,7 @@ request_shmem(void)
 		prev_shmem_request_hook();
 
 	RequestNamedLWLockTranche(TRANCHE_NAME, ENVELOPE_LOCKS);
+	RequestAddinShmemSpace(kms_stats_shmem_size());
 }
 
 /*
@@ -88,11 +89,13 @@ startup_shmem(void)
 	Size		cache_size = MAXALIGN(dek_cache_shmem_size());
 	Size		queue_size = MAXALIGN(kms_queue_shmem_size());
 	Size		size;
+	void	   *stats;
+	bool		found;
 
 	if (prev_shmem_startup_hook)
 		prev_shmem_startup_hook();
 
-	size = add_size(add_size(cache_size, queue_size), kms_stats_shmem_size());
+	size = add_size(cache_size, queue_size);
 	if (mapping == NULL)
 		create_mapping(size);
 	Assert(mapping_size == size);
@@ -101,7 +104,13 @@ startup_shmem(void)
 	secret_wipe(mapping, mapping_size);
 	dek_cache_shmem_init(mapping);
 	kms_queue_shmem_init(mapping + cache_size);
-	kms_stats_shmem_init(mapping + cache_size + queue_size);
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	stats = ShmemInitStruct("envelope KMS statistics", kms_stats_shmem_size(), &found);
+	if (!found)
+		memset(stats, 0, kms_stats_shmem_size());
+	LWLockRelease(AddinShmemInitLock);
+	kms_stats_shmem_init(stats);
 }
 
 /* Called from _PG_init while the postmaster preloads the library. */

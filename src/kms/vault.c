@@ -497,7 +497,7 @@ vault_parse(const KmsTask *tasks, int ntasks, const HttpReply *reply,
 		if (must_be_wrapped(&tasks[i]) && !is_wrapped(&tasks[i]))
 			not_wrapped(answer);
 		else if (tasks[i].operation == KMS_CHECK && reply->status == 200 &&
-			parse_uri(kms_uri_rest(&vault_provider, tasks[i].uri), &key))
+				 parse_uri(kms_uri_rest(&vault_provider, tasks[i].uri), &key))
 			take_rights(&key, data, answer);
 		else if (error && error[0] != '\0')
 			take_message(error, answer);

@@ -139,6 +139,11 @@ like($server->safe_psql('postgres', q{SELECT outcome FROM envelope.status WHERE 
 bao($bao, 'PUT', 'sys/unseal', { key => $unseal });
 ok(eventually(sub { sqlstate($server, sprintf $open, $_) eq "of $_" }), "unsealed: $_ opens") for 'globex', 't1';
 
+# What the token may do and should not is told, by the check and by the doctor.
+is_deeply([ check_kek($server, 'vault') ], [ 'ok', '' ], 'the policy of the guide allows nothing too much');
+like((check_kek($server, 'globex'))[1], qr/more than it needs: delete the key, change the key's configuration.*make keys by encrypting/, 'a careless one does');
+is($server->safe_psql('postgres', q{SELECT string_agg(DISTINCT subject, ' ') FROM envelope_doctor() WHERE finding LIKE '%more than it needs%'}), 'KEK globex', 'and the doctor says so');
+
 # Each call is a line that can be joined with what Vault recorded.
 my @calls = kms_log($server);
 my ($call) = grep { $_->{operation} eq 'unwrap' && $_->{outcome} eq 'ok' && ($_->{tenant} // '') eq 't1' && $_->{role} } @calls;
@@ -147,7 +152,7 @@ is("$call->{role} $call->{database} $call->{kek}", getpwuid($<) . ' postgres vau
 my %recorded = map { ($_->{request}{id} => $_->{request}{path}) } map { JSON::PP::decode_json($_) } split /\n/, slurp_file($bao->{audit});
 my @ok = grep { $_->{outcome} eq 'ok' && $_->{request_id} } @calls;
 cmp_ok(scalar(@ok), '>', 10, 'every call that went well has such an id');
-is(scalar(grep { ($recorded{ $_->{request_id} } // '') !~ qr{^transit/(?:decrypt|datakey/plaintext)/} } @ok), 0, 'by which it is found in the log of the audit device');
+is(scalar(grep { ($recorded{ $_->{request_id} } // '') !~ qr{^(?:transit/(?:decrypt|datakey/plaintext)/|sys/capabilities-self$)} } @ok), 0, 'by which it is found in the log of the audit device');
 ok((grep { $_->{outcome} eq 'denied' && $_->{kek} eq 'acme' } @calls), 'denials are logged');
 my $log = slurp_file($server->logfile);
 my @secrets = map { (split /\n/, slurp_file("$folder/$_"))[0] } 'secret_id', 'careless', 'poor';

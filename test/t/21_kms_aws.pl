@@ -212,7 +212,7 @@ my %recorded = map { ($_->{request_id} => $_) } $fs->log('kms');
 my @ok = grep { $_->{outcome} eq 'ok' && $_->{kek} eq 'acme' } kms_log($server);
 cmp_ok(scalar(@ok), '>', 5, 'calls are logged');
 is(scalar(grep { !$recorded{ $_->{request_id} } } @ok), 0, 'each with the id that KMS has recorded it under');
-is(scalar(grep { ($recorded{ $_->{request_id} }{context}{'envelope:tenant'} // '') ne ($_->{tenant} // 'envelope_check_kek') } @ok), 0, 'for the same tenant');
+is(scalar(grep { ($recorded{ $_->{request_id} }{context}{'envelope:tenant'} // '') ne ($_->{tenant} // 'envelope_check_kek') } grep { $_->{operation} ne 'check' } @ok), 0, 'for the same tenant');
 my $log = slurp_file($server->logfile);
 ok(!(grep { index($log, $_) >= 0 } 'secret/of+the=test', 'secret-in-message', $access->{SecretAccessKey}, 'FwoGZXIvYXdzE'), 'no secret is logged');
 
