@@ -82,6 +82,10 @@ our $FEATURES = [
 	[ '22023', q{SELECT envelope_create_kek('leaky', 'hcvault://' || canary.token() || '@localhost/transit/keys/x')} ],
 	[ '22023', q{SELECT envelope_create_kek('leaky', 'local://' || canary.token() || '/x')} ],
 	[ '22023', q{SELECT envelope_alter_kek('platform', jsonb_build_object('aws_secret_access_key', canary.token()))} ],
+	# and where they do, in the file of profiles; nobody listens there
+	[ '', q{SELECT envelope_create_kek('vault', 'hcvault://127.0.0.1:1/transit/keys/x', '{"profile": "vault"}')} ],
+	[ '', q{SELECT 1 / (outcome = 'unreachable')::int FROM envelope_check_kek('vault')} ],
+	[ 'VE003', q{SELECT envelope_create_tenant('t7', 'vault')} ],
 	# tables, indexes, statistics
 	[ '', q{CREATE TABLE customers (id int PRIMARY KEY, ssn text, sealed bytea CHECK (envelope_is_sealed(sealed)), term bytea UNIQUE);
 		CREATE FUNCTION seal_row() RETURNS trigger LANGUAGE plpgsql AS $$

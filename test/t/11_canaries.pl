@@ -13,7 +13,8 @@ use Test::More;
 # The server inherits the limit.
 system 'prlimit', "--pid=$$", '--core=unlimited:';
 
-my $server = new_server('canaries', "shared_preload_libraries = 'pg_stat_statements, envelope'",
+my $credentials = PostgreSQL::Test::Utils::tempdir . '/credentials.json';
+my $server = new_server('canaries', "envelope.credentials_file = '$credentials'", 'envelope.log_kms_calls = on', "shared_preload_libraries = 'pg_stat_statements, envelope'",
 	'pg_stat_statements.track = all', 'log_min_messages = debug5', 'log_error_verbosity = verbose',
 	'log_min_duration_statement = 0', 'log_parameter_max_length_on_error = -1', 'track_activity_query_size = 64kB',
 	'wal_keep_size = 1GB', 'max_prepared_transactions = 10', 'restart_after_crash = on', 'compute_query_id = on');
@@ -24,6 +25,8 @@ $server->safe_psql('postgres', q{
 my %keys = secrets_of($server, 't1');
 my %secrets = (%keys, plant_canaries($server, 'postgres'));
 my $search = search(%secrets);
+append_to_file($credentials, qq{{"profiles": {"vault": {"hosts": ["127.0.0.1:1"], "token": "$secrets{token}"}}}});
+chmod 0600, $credentials;
 my $search_keys = search(map { $_ => $keys{$_} } grep { $_ ne 'kek' } keys %keys);
 
 # in_session CALLS: send each, in one session; what ended otherwise.
