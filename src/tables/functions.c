@@ -33,7 +33,7 @@ typedef enum TenantArgument
 	TENANT_TEXT,
 	TENANT_BIGINT,
 	TENANT_UUID
-}			TenantArgument;
+} TenantArgument;
 
 #define TENANT_ARGUMENTS 3
 
@@ -127,7 +127,7 @@ tenant_function(TenantFunction function, TenantArgument argument)
  * Make a tenant id one of the types that the functions take.
  */
 static Expr *
-tenant_argument(Expr *tenant, TenantArgument * argument)
+tenant_argument(Expr *tenant, TenantArgument *argument)
 {
 	switch (exprType((Node *) tenant))
 	{

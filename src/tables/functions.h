@@ -16,7 +16,7 @@ typedef enum TenantFunction
 	FUNCTION_OPEN,				/* the value of a sidecar */
 	FUNCTION_TERM,				/* the term of a value */
 	FUNCTION_TERMS				/* the terms of the values of an array */
-}			TenantFunction;
+} TenantFunction;
 
 #define TENANT_FUNCTIONS 3
 

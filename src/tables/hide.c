@@ -21,6 +21,7 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "commands/prepare.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -48,9 +49,9 @@ typedef struct HideLevel
 {
 	const Query *query;
 	const struct HideLevel *outer;
-}			HideLevel;
+} HideLevel;
 
-static bool is_stored(const HideLevel * level, const Var *var);
+static bool is_stored(const HideLevel *level, const Var *var);
 
 /* The list of what a query gives */
 static List *
@@ -61,7 +62,7 @@ output_of(const Query *query)
 
 /* Is this column of a query's output one that an application does not know? */
 static bool
-output_is_stored(const Query *query, const HideLevel * outer, AttrNumber attno)
+output_is_stored(const Query *query, const HideLevel *outer, AttrNumber attno)
 {
 	HideLevel	level = {query, outer};
 	TargetEntry *entry = get_tle_by_resno(output_of(query), attno);
@@ -80,7 +81,7 @@ column_is_stored(Oid relid, AttrNumber attno)
 }
 
 static bool
-cte_column_is_stored(const HideLevel * level, const RangeTblEntry *rte,
+cte_column_is_stored(const HideLevel *level, const RangeTblEntry *rte,
 					 AttrNumber attno)
 {
 	ListCell   *cell;
@@ -103,7 +104,7 @@ cte_column_is_stored(const HideLevel * level, const RangeTblEntry *rte,
 
 /* Is this a Var for a column that an application does not know? */
 static bool
-is_stored(const HideLevel * level, const Var *var)
+is_stored(const HideLevel *level, const Var *var)
 {
 	RangeTblEntry *rte;
 	Node	   *alias;
@@ -165,14 +166,14 @@ is_of_star(List *entries, const TargetEntry *entry)
 typedef struct NameContext
 {
 	ParseState *pstate;
-	const		HideLevel *level;
+	const HideLevel *level;
 	List	   *stars;			/* entries of "*" in this query */
-}			NameContext;
+} NameContext;
 
 static bool refuse_names(Node *node, void *context);
 
 static void
-refuse_names_in(Query *query, NameContext * outer)
+refuse_names_in(Query *query, NameContext *outer)
 {
 	HideLevel	level = {query, outer->level};
 	NameContext context = {outer->pstate, &level, NIL};
@@ -208,7 +209,7 @@ refuse_names(Node *node, void *context)
 	{
 		Var		   *var = (Var *) node;
 		RangeTblEntry *rte;
-		const		HideLevel *level = names->level;
+		const HideLevel *level = names->level;
 
 		if (var->location < 0 || !is_stored(level, var))
 			return false;
@@ -477,16 +478,18 @@ concerns_protected(const Query *query)
 	{
 		RangeTblEntry *rte = lfirst_node(RangeTblEntry, cell);
 		const RangeTblFunction *function;
+		Oid			type;
 
-		if (entry_protection(rte) ||
+		if (entry_is_protected(rte) ||
 			(rte->rtekind == RTE_SUBQUERY && concerns_protected(rte->subquery)))
 			return true;
 		if (rte->rtekind != RTE_FUNCTION || list_length(rte->functions) != 1)
 			continue;
 		function = linitial(rte->functions);
-		if (type_is_rowtype(exprType(function->funcexpr)) &&
-			OidIsValid(typeOrDomainTypeRelid(exprType(function->funcexpr))) &&
-			protection_of(typeOrDomainTypeRelid(exprType(function->funcexpr))))
+		type = exprType(function->funcexpr);
+		if (type >= FirstNormalObjectId &&
+			OidIsValid(typeOrDomainTypeRelid(type)) &&
+			protection_exists(typeOrDomainTypeRelid(type)))
 			return true;
 	}
 	foreach(cell, query->cteList)
@@ -522,8 +525,8 @@ statement_analyzed(ParseState *pstate, Query *query, JumbleState *jumble)
 			return;
 	}
 	if (!IsA(inner, Query) || inner->commandType == CMD_UTILITY ||
-		planner_shows_stored_form() || !concerns_protected(inner) ||
-		!is_of_client(pstate, inner))
+		planner_shows_stored_form() || !is_of_client(pstate, inner) ||
+		!concerns_protected(inner))
 		return;
 
 	/* A view may name what is stored; a dump could not be restored else. */

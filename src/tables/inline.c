@@ -21,6 +21,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/transam.h"
 #include "catalog/pg_language.h"
 #include "catalog/pg_proc.h"
 #include "miscadmin.h"
@@ -38,9 +39,9 @@ typedef struct FindContext
 	ParamListInfo params;
 	PlannerGlobal *inlined;		/* NULL until a function is */
 	bool		found;
-}			FindContext;
+} FindContext;
 
-static void find_in_query(Query *query, FindContext * context);
+static void find_in_query(Query *query, FindContext *context);
 
 /* Could PostgreSQL replace this call by a query? */
 static bool
@@ -56,7 +57,8 @@ may_be_inlined(const RangeTblEntry *rte)
 		return false;
 	function = linitial_node(RangeTblFunction, rte->functions);
 	call = (FuncExpr *) function->funcexpr;
-	if (!IsA(call, FuncExpr) || !call->funcretset)
+	if (!IsA(call, FuncExpr) || !call->funcretset ||
+		call->funcid < FirstNormalObjectId)
 		return false;
 
 	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(call->funcid));
@@ -73,7 +75,7 @@ may_be_inlined(const RangeTblEntry *rte)
  * Replace a call of a function by its query, if that concerns protected tables.
  */
 static void
-inline_function_entry(RangeTblEntry *rte, FindContext * context)
+inline_function_entry(RangeTblEntry *rte, FindContext *context)
 {
 	PlannerInfo *root = makeNode(PlannerInfo);
 	FindContext inner = {context->params, NULL, false};
@@ -129,7 +131,7 @@ find_walker(Node *node, void *context)
 }
 
 static void
-find_in_query(Query *query, FindContext * context)
+find_in_query(Query *query, FindContext *context)
 {
 	ListCell   *cell;
 
@@ -142,7 +144,7 @@ find_in_query(Query *query, FindContext * context)
 		{
 			case RTE_RELATION:
 			case RTE_NAMEDTUPLESTORE:
-				if (!context->found && entry_protection(rte) != NULL)
+				if (!context->found && entry_is_protected(rte))
 					context->found = true;
 				break;
 			case RTE_SUBQUERY:

@@ -43,7 +43,7 @@ typedef struct OpenSite
 	ValueType	type;
 	char	   *context;		/* UTF-8; NULL where it may change */
 	size_t		context_len;
-}			OpenSite;
+} OpenSite;
 
 /* A protected column, ready to be opened */
 typedef struct OpenColumn
@@ -54,7 +54,7 @@ typedef struct OpenColumn
 	ValueType	type;
 	char	   *context;		/* UTF-8 */
 	size_t		context_len;
-}			OpenColumn;
+} OpenColumn;
 
 /* What a call site of open_row keeps */
 typedef struct OpenRowSite
@@ -69,7 +69,7 @@ typedef struct OpenRowSite
 	bool		live;
 	int			ncolumns;		/* 0 where the type is of no protected table */
 	OpenColumn *columns;
-}			OpenRowSite;
+} OpenRowSite;
 
 /* A context in UTF-8, in a memory context that lasts */
 static char *
@@ -185,7 +185,7 @@ envelope_open_for_uuid(PG_FUNCTION_ARGS)
 }
 
 static void
-open_column_init(OpenColumn * column, const ProtectedColumn *from,
+open_column_init(OpenColumn *column, const ProtectedColumn *from,
 				 MemoryContext memory)
 {
 	column->carrier = from->carrier;
@@ -197,7 +197,7 @@ open_column_init(OpenColumn * column, const ProtectedColumn *from,
 
 /* Make a call site of open_row ready for rows of a type. */
 static void
-open_row_site_init(OpenRowSite * site, Oid rowtype, int32 typmod)
+open_row_site_init(OpenRowSite *site, Oid rowtype, int32 typmod)
 {
 	TupleDesc	desc = lookup_rowtype_tupdesc(rowtype, typmod);
 	Oid			relid = get_typ_typrelid(rowtype);
@@ -251,7 +251,7 @@ open_row_site(FunctionCallInfo fcinfo, HeapTupleHeader row)
 
 /* Put the opened value of a column where its carrier is. */
 static void
-open_column(const OpenRowSite * site, const OpenColumn * column,
+open_column(const OpenRowSite *site, const OpenColumn *column,
 			ValueLabel *label, Datum *values, bool *nulls)
 {
 	int			carrier = column->carrier - 1;

@@ -29,6 +29,7 @@
 #include "utils/lsyscache.h"
 
 #include "compat.h"
+#include "keys/catalog.h"
 #include "settings.h"
 #include "tables/functions.h"
 #include "tables/inline.h"
@@ -53,11 +54,12 @@ plan_statement(Query *parse, const char *query_string, int cursor_options,
 			   ParamListInfo params)
 {
 	PlannerGlobal *inlined = NULL;
+	Substitution substitution = {params, false};
 	PlannedStmt *result;
 
 	if (parse->commandType != CMD_UTILITY && !planner_shows_stored_form() &&
 		inline_and_find(parse, params, &inlined))
-		parse = substitute_query(parse);
+		parse = substitute_query(parse, &substitution);
 
 	if (prev_planner_hook)
 		result = prev_planner_hook(parse, query_string, cursor_options, params);
@@ -68,6 +70,14 @@ plan_statement(Query *parse, const char *query_string, int cursor_options,
 	{
 		result->invalItems = list_concat(result->invalItems, inlined->invalItems);
 		result->dependsOnRole |= inlined->dependsOnRole;
+	}
+	if (substitution.terms_known)
+	{
+		/* Changes of keys invalidate these; a plan made before is made anew. */
+		result->relationOids = lappend_oid(result->relationOids,
+										   catalog_relation_if_any("tenants"));
+		result->relationOids = lappend_oid(result->relationOids,
+										   catalog_relation_if_any("tenant_keys"));
 	}
 	return result;
 }

@@ -335,6 +335,30 @@ learn(Oid relid)
 	return protection;
 }
 
+/* What is known of a table; NULL where it has to be read */
+static const ProtectionEntry *
+known_entry(Oid relid)
+{
+	const ProtectionEntry *entry = entries ?
+		hash_search(entries, &relid, HASH_FIND, NULL) : NULL;
+
+	return entry && entry->valid ? entry : NULL;
+}
+
+/*
+ * Is a table or partition protected?  The caller holds a lock on it.
+ */
+bool
+protection_exists(Oid relid)
+{
+	const ProtectionEntry *entry;
+
+	if (relid < FirstNormalObjectId || !OidIsValid(protection_seal_function()))
+		return false;
+	entry = known_entry(relid);
+	return entry ? entry->protection != NULL : learn(relid) != NULL;
+}
+
 /*
  * How a table or partition is protected, palloc'd in the current context; NULL
  * where it is not.  The caller holds a lock on it.
@@ -342,13 +366,12 @@ learn(Oid relid)
 Protection *
 protection_of(Oid relid)
 {
-	ProtectionEntry *entry;
+	const ProtectionEntry *entry;
 
 	if (relid < FirstNormalObjectId || !OidIsValid(protection_seal_function()))
 		return NULL;
-	if (entries &&
-		(entry = hash_search(entries, &relid, HASH_FIND, NULL)) != NULL &&
-		entry->valid)
+	entry = known_entry(relid);
+	if (entry)
 		return entry->protection ? copy_protection(entry->protection) : NULL;
 	return learn(relid);
 }

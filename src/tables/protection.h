@@ -63,6 +63,7 @@ typedef struct Protection
 extern void protection_init(void);
 extern uint64 protection_sequence(void);
 extern Protection *protection_of(Oid relid);
+extern bool protection_exists(Oid relid);
 extern Protection *protection_read(Relation rel);
 extern const Trigger *protection_trigger(Relation rel);
 extern List *protected_relations(void);

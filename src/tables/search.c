@@ -59,8 +59,8 @@ typedef struct FoundColumn
 	Query	   *query;			/* in whose range table the table is */
 	int			rti;
 	AttrNumber	attno;
-	const Protection *protection;	/* NULL where the table is not protected */
-}			FoundColumn;
+	const RangeTblEntry *rte;
+} FoundColumn;
 
 /* A list of conditions that are ANDed */
 typedef struct Scope
@@ -70,7 +70,7 @@ typedef struct Scope
 	List	   *general;		/* more of them, for what depends on no row */
 	Relids		relids;			/* whose columns may be used; NULL for all */
 	List	   *added;			/* conditions */
-}			Scope;
+} Scope;
 
 /* Does an expression depend on columns of this query or one around it? */
 static bool
@@ -146,7 +146,7 @@ behind_var(const RangeTblEntry *rte, const Var *var, Query *query, Query **of)
 
 /* What column of what table is this expression?  False where it is none. */
 static bool
-find_column(Query *query, const Node *node, FoundColumn * found)
+find_column(Query *query, const Node *node, FoundColumn *found)
 {
 	const Var  *var = (const Var *) strip_relabel(node);
 
@@ -160,7 +160,7 @@ find_column(Query *query, const Node *node, FoundColumn * found)
 			found->query = query;
 			found->rti = var->varno;
 			found->attno = var->varattno;
-			found->protection = entry_protection(rte);
+			found->rte = rte;
 			return true;
 		}
 		var = behind_var(rte, var, query, &query);
@@ -169,7 +169,7 @@ find_column(Query *query, const Node *node, FoundColumn * found)
 }
 
 static bool
-same_table(const FoundColumn * a, const FoundColumn * b)
+same_table(const FoundColumn *a, const FoundColumn *b)
 {
 	return a->query == b->query && a->rti == b->rti;
 }
@@ -179,7 +179,7 @@ typedef struct WholeRowContext
 {
 	int			rti;
 	Index		depth;
-}			WholeRowContext;
+} WholeRowContext;
 
 static bool
 whole_row_walker(Node *node, void *context)
@@ -370,7 +370,7 @@ is_constant(const Node *node)
  * query; NULL where there is none.
  */
 static Node *
-constant_among(Query *query, List *equalities, const FoundColumn * column)
+constant_among(Query *query, List *equalities, const FoundColumn *column)
 {
 	ListCell   *cell;
 
@@ -398,7 +398,7 @@ constant_among(Query *query, List *equalities, const FoundColumn * column)
  * nothing is known.
  */
 static Node *
-always_equals(Query *query, const Var *var, const FoundColumn * column)
+always_equals(Query *query, const Var *var, const FoundColumn *column)
 {
 	Query	   *outermost = query;
 	Node	   *value = NULL;
@@ -419,7 +419,7 @@ always_equals(Query *query, const Var *var, const FoundColumn * column)
 
 /* May an expression stand in a scope's conditions, beside a column of a table? */
 static bool
-may_use(const Scope * scope, const Node *node, const Var *column)
+may_use(const Scope *scope, const Node *node, const Var *column)
 {
 	Relids		relids;
 	int			rti = -1;
@@ -449,8 +449,8 @@ may_use(const Scope * scope, const Node *node, const Var *column)
  * where there is none.  *usable becomes the first that may be used here.
  */
 static Node *
-follow_tenant(const Scope * scope, List *equalities, const Var *column,
-			  const FoundColumn * tenant, Node **usable)
+follow_tenant(const Scope *scope, List *equalities, const Var *column,
+			  const FoundColumn *tenant, Node **usable)
 {
 	Query	   *query = scope->level->query;
 	List	   *reached = NIL;
@@ -502,14 +502,15 @@ follow_tenant(const Scope * scope, List *equalities, const Var *column,
  * row, else a column of another table.  NULL where they do not.
  */
 static Expr *
-tenant_of(const Scope * scope, const Var *column, const FoundColumn * found)
+tenant_of(const Scope *scope, const Var *column, const FoundColumn *found,
+		  const Protection *protection)
 {
 	FoundColumn tenant = *found;
 	Node	   *result;
 	Node	   *usable = NULL;
 	Node	   *elsewhere = NULL;
 
-	tenant.attno = found->protection->tenant;
+	tenant.attno = protection->tenant;
 	result = always_equals(scope->level->query, column, &tenant);
 	if (result == NULL)
 		result = follow_tenant(scope, scope->equalities, column, &tenant, &usable);
@@ -553,17 +554,51 @@ means_equal_terms(Oid operator, Oid collation, Oid column_type, Oid value_type)
 		operator == TextEqualOperator;
 }
 
-/* Tell that a searchable column is compared with a value. */
-static bool
-find_searchable(const Scope * scope, const Node *node, FoundColumn * found,
+/*
+ * How the table is protected of which this is a searchable column; NULL where
+ * it is none, or its term cannot be reached.
+ */
+static const Protection *
+find_searchable(const Scope *scope, const Node *node, FoundColumn *found,
 				const ProtectedColumn **column)
 {
-	const Var  *var = (const Var *) strip_relabel(node);
+	const Protection *protection;
 
-	return find_column(scope->level->query, node, found) &&
-		found->protection && !found->protection->live &&
-		column_role(found->protection, found->attno, column) == COLUMN_CARRIER &&
-		(*column)->term != 0 && can_expose(scope->level->query, var);
+	if (!find_column(scope->level->query, node, found) ||
+		(protection = entry_protection(found->rte)) == NULL || protection->live ||
+		column_role(protection, found->attno, column) != COLUMN_CARRIER ||
+		(*column)->term == 0 ||
+		!can_expose(scope->level->query, (const Var *) strip_relabel(node)))
+		return NULL;
+	return protection;
+}
+
+/*
+ * Compute a term now, if what it is of is known; so the planner sees how many
+ * rows have it, and the executor need not.
+ */
+static Expr *
+known_term(Substitution *substitution, Expr *term)
+{
+	PlannerInfo *root = makeNode(PlannerInfo);
+	FuncExpr   *call = (FuncExpr *) term;
+	Node	   *known;
+	ListCell   *cell;
+
+	root->glob = makeNode(PlannerGlobal);
+	root->glob->boundParams = substitution->params;
+	call->args = (List *) eval_const_expressions(root, (Node *) call->args);
+	foreach(cell, call->args)
+	{
+		if (!IsA(lfirst(cell), Const))
+			return term;
+	}
+	/* This evaluates what is stable, which of the arguments nothing is. */
+	known = estimate_expression_value(root, (Node *) call);
+	if (!IsA(known, Const))
+		return term;
+	substitution->terms_known = true;
+	return (Expr *) known;
 }
 
 /*
@@ -571,7 +606,7 @@ find_searchable(const Scope * scope, const Node *node, FoundColumn * found,
  * ANY (value)".  True if one was.
  */
 static bool
-add_comparison(Scope * scope, const Node *node, Node *value, Oid operator,
+add_comparison(Scope *scope, const Node *node, Node *value, Oid operator,
 			   Oid collation, bool is_array)
 {
 	Query	   *query = scope->level->query;
@@ -579,6 +614,7 @@ add_comparison(Scope * scope, const Node *node, Node *value, Oid operator,
 	Oid			value_type = exprType(value);
 	const ProtectedColumn *column;
 	FoundColumn found;
+	const Protection *protection;
 	Expr	   *tenant;
 	Expr	   *argument;
 	List	   *args;
@@ -586,18 +622,18 @@ add_comparison(Scope * scope, const Node *node, Node *value, Oid operator,
 	if (is_array)
 		value_type = get_element_type(value_type);
 	if (!OidIsValid(value_type) ||
-		!find_searchable(scope, node, &found, &column) ||
+		(protection = find_searchable(scope, node, &found, &column)) == NULL ||
 		!means_equal_terms(operator, collation, column->type, value_type) ||
 		!may_use(scope, value, var) ||
-		(tenant = tenant_of(scope, var, &found)) == NULL ||
+		(tenant = tenant_of(scope, var, &found, protection)) == NULL ||
 		(argument = as_column_type(copyObject(value), value_type, column->type,
 								   is_array)) == NULL)
 		return false;
 
+	argument = functions_call_term(is_array ? FUNCTION_TERMS : FUNCTION_TERM,
+								   copyObject(tenant), argument, column->context);
 	args = list_make2(expose(query, var, column->term),
-					  functions_call_term(is_array ? FUNCTION_TERMS : FUNCTION_TERM,
-										  copyObject(tenant), argument,
-										  column->context));
+					  known_term(scope->level->substitution, argument));
 	if (contain_subplans((Node *) args))
 		query->hasSubLinks = true;
 	if (is_array)
@@ -623,11 +659,11 @@ add_comparison(Scope * scope, const Node *node, Node *value, Oid operator,
 	return true;
 }
 
-static Node *derive(Scope * scope, Node *clause);
+static Node *derive(Scope *scope, Node *clause);
 
 /* The arm of an OR: a list of its own, to which the one around it belongs */
 static Node *
-derive_arm(const Scope * around, Relids relids, Node *arm)
+derive_arm(const Scope *around, Relids relids, Node *arm)
 {
 	Scope		scope = *around;
 
@@ -645,7 +681,7 @@ derive_arm(const Scope * around, Relids relids, Node *arm)
  * Returns what is to stand in its place.
  */
 static Node *
-derive(Scope * scope, Node *clause)
+derive(Scope *scope, Node *clause)
 {
 	ListCell   *cell;
 
@@ -690,7 +726,7 @@ derive(Scope * scope, Node *clause)
  * find that out of columns; of what is opened it cannot.
  */
 static List *
-implied_equalities(const Scope * scope)
+implied_equalities(const Scope *scope)
 {
 	List	   *result = NIL;
 	ListCell   *outer;
@@ -707,9 +743,8 @@ implied_equalities(const Scope * scope)
 			FoundColumn found;
 			const ProtectedColumn *column;
 
-			if (!is_constant(constant) || !find_column(scope->level->query, side, &found) ||
-				found.protection == NULL ||
-				column_role(found.protection, found.attno, &column) != COLUMN_CARRIER)
+			if (!is_constant(constant) ||
+				find_searchable(scope, side, &found, &column) == NULL)
 				continue;
 			foreach(inner, scope->equalities)
 			{
@@ -796,7 +831,7 @@ and_to(Node **quals, List *added)
 
 /* One list of conditions, in several places, the first of which takes more */
 static void
-derive_list(Scope * scope, List *places)
+derive_list(Scope *scope, List *places)
 {
 	Node	  **first = linitial(places);
 	List	   *implied;
@@ -815,7 +850,7 @@ derive_list(Scope * scope, List *places)
 
 /* The conditions of an outer join, and of what it joins */
 static void
-derive_outer_join(QueryLevel * level, JoinExpr *join, List *general)
+derive_outer_join(QueryLevel *level, JoinExpr *join, List *general)
 {
 	Scope		scope = {.level = level,.general = general};
 	Node	   *sides[] = {join->larg, join->rarg};
@@ -851,7 +886,7 @@ derive_outer_join(QueryLevel * level, JoinExpr *join, List *general)
  * what is there.
  */
 void
-search_derive(QueryLevel * level)
+search_derive(QueryLevel *level)
 {
 	Query	   *query = level->query;
 	Scope		scope = {.level = level};

@@ -10,6 +10,6 @@
 
 #include "tables/substitute.h"
 
-extern void search_derive(QueryLevel * level);
+extern void search_derive(QueryLevel *level);
 
 #endif							/* ENVELOPE_SEARCH_H */

@@ -43,21 +43,26 @@
 static Node *substitute(Node *node, void *context);
 
 /*
- * How what a range-table entry names is protected; NULL where it is not.
- * Transition tables are of their table's rows.
+ * Does a range-table entry name a protected table?  Transition tables are of
+ * their table's rows.
  */
+bool
+entry_is_protected(const RangeTblEntry *rte)
+{
+	return (rte->rtekind == RTE_RELATION || rte->rtekind == RTE_NAMEDTUPLESTORE) &&
+		OidIsValid(rte->relid) && protection_exists(rte->relid);
+}
+
+/* How that is protected, palloc'd; NULL where it is not */
 Protection *
 entry_protection(const RangeTblEntry *rte)
 {
-	if ((rte->rtekind != RTE_RELATION && rte->rtekind != RTE_NAMEDTUPLESTORE) ||
-		!OidIsValid(rte->relid))
-		return NULL;
-	return protection_of(rte->relid);
+	return entry_is_protected(rte) ? protection_of(rte->relid) : NULL;
 }
 
 /* Begin to work on a query. */
-void
-query_level_init(QueryLevel * level, Query *query, QueryLevel * outer)
+static void
+query_level_init(QueryLevel *level, Query *query, QueryLevel *outer)
 {
 	int			n = 0;
 	ListCell   *cell;
@@ -71,7 +76,7 @@ query_level_init(QueryLevel * level, Query *query, QueryLevel * outer)
 
 /* The query that a Var with this varlevelsup is of */
 QueryLevel *
-query_level_of(QueryLevel * level, Index levelsup)
+query_level_of(QueryLevel *level, Index levelsup)
 {
 	while (levelsup-- > 0 && level)
 		level = level->outer;
@@ -121,7 +126,7 @@ sibling_var(const Var *var, Oid relid, AttrNumber attno)
 }
 
 static const Protection *
-var_protection(QueryLevel * level, const Var *var)
+var_protection(QueryLevel *level, const Var *var)
 {
 	QueryLevel *of = query_level_of(level, var->varlevelsup);
 
@@ -253,7 +258,7 @@ read_row(const Var *var, const Protection *protection)
 }
 
 static Node *
-substitute_var(Var *var, QueryLevel * level)
+substitute_var(Var *var, QueryLevel *level)
 {
 	const Protection *protection = var_protection(level, var);
 
@@ -268,7 +273,7 @@ substitute_var(Var *var, QueryLevel * level)
  * A test of a carrier or of a whole row for null; NULL where it is neither.
  */
 static Node *
-substitute_null_test(const NullTest *test, QueryLevel * level)
+substitute_null_test(const NullTest *test, QueryLevel *level)
 {
 	const Var  *var = (const Var *) test->arg;
 	const Protection *protection;
@@ -310,7 +315,7 @@ substitute_null_test(const NullTest *test, QueryLevel * level)
  * One field of a whole row; NULL where it is something else.
  */
 static Node *
-substitute_field(const FieldSelect *select, QueryLevel * level)
+substitute_field(const FieldSelect *select, QueryLevel *level)
 {
 	const Var  *row = (const Var *) select->arg;
 	const Protection *protection;
@@ -331,7 +336,7 @@ substitute_field(const FieldSelect *select, QueryLevel * level)
  * application does not know.
  */
 static Node *
-without_stored(Node *quals, QueryLevel * level)
+without_stored(Node *quals, QueryLevel *level)
 {
 	List	   *kept = NIL;
 	ListCell   *cell;
@@ -435,7 +440,7 @@ complete_assignments(List *targetlist, const Protection *protection, int varno)
 
 /* An ON CONFLICT target: a carrier is unique by its term. */
 static Node *
-substitute_arbiter(InferenceElem *element, QueryLevel * level)
+substitute_arbiter(InferenceElem *element, QueryLevel *level)
 {
 	Var		   *var = (Var *) element->expr;
 	const Protection *protection;
@@ -454,7 +459,7 @@ substitute_arbiter(InferenceElem *element, QueryLevel * level)
 }
 
 static Node *
-substitute_on_conflict(const OnConflictExpr *from, QueryLevel * level)
+substitute_on_conflict(const OnConflictExpr *from, QueryLevel *level)
 {
 	OnConflictExpr *result = makeNode(OnConflictExpr);
 	int			target = level->query->resultRelation;
@@ -473,7 +478,7 @@ substitute_on_conflict(const OnConflictExpr *from, QueryLevel * level)
 }
 
 static Node *
-substitute_merge_action(MergeAction *from, QueryLevel * level)
+substitute_merge_action(MergeAction *from, QueryLevel *level)
 {
 	MergeAction *action = (MergeAction *)
 		expression_tree_mutator((Node *) from, substitute, level);
@@ -491,7 +496,7 @@ substitute_merge_action(MergeAction *from, QueryLevel * level)
  * CONFLICT ON CONSTRAINT for one on those of the constraint.
  */
 static void
-ask_no_privileges(QueryLevel * level)
+ask_no_privileges(QueryLevel *level)
 {
 	int			n = 0;
 	ListCell   *cell;
@@ -519,9 +524,9 @@ ask_no_privileges(QueryLevel * level)
 }
 
 static Query *
-substitute_level(Query *query, QueryLevel * outer)
+substitute_level(Query *query, QueryLevel *outer, Substitution *substitution)
 {
-	QueryLevel	level;
+	QueryLevel	level = {.substitution = substitution};
 	Query	   *result;
 	int			target = query->resultRelation;
 
@@ -549,7 +554,7 @@ substitute(Node *node, void *context)
 	switch (nodeTag(node))
 	{
 		case T_Query:
-			return (Node *) substitute_level((Query *) node, level);
+			return (Node *) substitute_level((Query *) node, level, level->substitution);
 		case T_Var:
 			return substitute_var((Var *) node, level);
 		case T_NullTest:
@@ -582,7 +587,7 @@ substitute(Node *node, void *context)
  * knows.  The query given may be changed.
  */
 Query *
-substitute_query(Query *query)
+substitute_query(Query *query, Substitution *substitution)
 {
-	return substitute_level(query, NULL);
+	return substitute_level(query, NULL, substitution);
 }

@@ -48,7 +48,7 @@ typedef struct TermSite
 	int16		typlen;
 	bool		typbyval;
 	char		typalign;
-}			TermSite;
+} TermSite;
 
 static TermSite *
 term_site(FunctionCallInfo fcinfo, Oid type)

@@ -168,6 +168,8 @@ value_type_init(ValueType *vt, Oid type, int32 typmod, MemoryContext context)
 	vt->kind = vt->base == BYTEAOID ? KIND_BYTEA : KIND_TEXT;
 	vt->is_citext = type_is_citext(vt->base);
 	vt->form = vt->is_citext ? VALUE_BYTES : form_of(vt->base);
+	if (vt->form == VALUE_BYTES)
+		return;					/* neither function is ever called */
 	getTypeOutputInfo(vt->base, &output, &is_varlena);
 	getTypeInputInfo(vt->base, &input, &vt->ioparam);
 	fmgr_info_cxt(output, &vt->output, context);
