@@ -114,10 +114,14 @@ EXPLAIN (COSTS OFF) EXECUTE by_emails ('t1', '{user200@example.com}');
 EXECUTE by_email ('t1', 'user200@example.com');
 EXECUTE by_emails ('t2', '{user201@example.com,user200@example.com,user203@example.com}');
 EXECUTE by_email ('newcomer', 'user200@example.com');
--- A tenant that comes later is found by the plan that there was.
+PREPARE of_newcomer AS SELECT id FROM customers WHERE tenant_id = 'newcomer' AND email = 'user200@example.com';
+EXECUTE of_newcomer;
+-- A tenant that comes later is found by plans that there were, those that have
+-- computed terms too.
 SELECT count(*) FROM (SELECT envelope_create_tenant('newcomer')) q;
 INSERT INTO customers (id, tenant_id, email) VALUES (9000, 'newcomer', 'user200@example.com');
 EXECUTE by_email ('newcomer', 'user200@example.com');
+EXECUTE of_newcomer;
 RESET plan_cache_mode;
 
 -- Under row-level security, where the policy alone says which tenant, the index
@@ -145,7 +149,7 @@ EXPLAIN (COSTS OFF) SELECT c.id FROM orders o JOIN customers c USING (email) WHE
 SELECT c.id FROM orders o JOIN customers c USING (email) WHERE o.id = 150;
 EXPLAIN (COSTS OFF) SELECT id FROM invoker WHERE email = 'user200@example.com';
 SELECT id FROM invoker WHERE email = 'user200@example.com';
-EXPLAIN (COSTS OFF) SELECT id FROM of_all WHERE email = 'user201@example.com' AND tenant_id = 't2';
+SELECT (plan_of($$SELECT id FROM of_all WHERE email = 'user201@example.com' AND tenant_id = 't2'$$))::text ~ 'Index Cond[^,]*email__term =' AS by_index;
 SELECT id FROM of_all WHERE email = 'user201@example.com' AND tenant_id = 't2';
 SELECT id, ssn FROM of_tenant WHERE email = 'user200@example.com';
 RESET ROLE;
@@ -180,7 +184,8 @@ SET timezone = 'America/New_York';
 CREATE INDEX ON typed (n__term);
 SELECT id FROM typed WHERE tenant = 42 AND n = 7::bigint AND d = '03/02/2001' AND u = '0000000000000000000000000000002A'
 	AND m = 'sad' AND b = '\x00ff' AND ts = '02/02/2001 23:05:06' AND i = '10.0.0.1/32';
-EXPLAIN (COSTS OFF) SELECT id FROM typed WHERE tenant = 42::smallint AND d = '03/02/2001' AND n IN (7, 8);
+SELECT plan::text LIKE '%(d__term = %' AS d, plan::text LIKE '%(n__term = ANY %' AS n
+FROM plan_of($$SELECT id FROM typed WHERE tenant = 42::smallint AND d = '03/02/2001' AND n IN (7, 8)$$);
 SELECT id FROM typed WHERE tenant = 42 AND d = '2001-02-03'::timestamp AND n = 7.0;
 RESET datestyle;
 RESET timezone;

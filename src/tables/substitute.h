@@ -23,7 +23,8 @@
 typedef struct Substitution
 {
 	ParamListInfo params;		/* parameters of the statement, or NULL */
-	bool		terms_known;	/* terms were computed: the plan depends on keys */
+	bool		terms_known;	/* terms were computed: the plan depends on
+								 * keys */
 } Substitution;
 
 /* A query that is being worked on, and those around it */
