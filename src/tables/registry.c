@@ -502,7 +502,12 @@ parse_context(Relation rel, const char *expression)
 					 false, true, true);
 	node = transformExpr(pstate, linitial_node(ResTarget, select->targetList)->val,
 						 EXPR_KIND_CHECK_CONSTRAINT);
-	node = coerce_to_specific_type(pstate, node, TEXTOID, "context");
+	node = coerce_to_target_type(pstate, node, exprType(node), TEXTOID, -1,
+								 COERCION_IMPLICIT, COERCE_IMPLICIT_CAST, -1);
+	if (node == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("the context must be of type text")));
 	assign_expr_collations(pstate, node);
 	return node;
 }

@@ -1,0 +1,92 @@
+-- Registering columns, rotating keys, and what is refused.
+
+CREATE TABLE rdocs (id int PRIMARY KEY, tenant_id text, kind text, body bytea, other text, whole int GENERATED ALWAYS AS (id) STORED);
+INSERT INTO rdocs SELECT g, 't1', 'k', envelope_encrypt('t1', 'body ' || g, 'rdocs.k') FROM generate_series(1, 5) g;
+SELECT outcome($$SELECT envelope_register_column('rdocs', 'other', 'tenant_id')$$) AS no_bytea,
+	outcome($$SELECT envelope_register_column('rdocs', 'body', 'body')$$) AS no_tenant,
+	outcome($$SELECT envelope_register_column('rdocs', 'nothing', 'tenant_id')$$) AS no_column,
+	outcome($$SELECT envelope_register_column('envelope.tenant_keys', 'wrapped_dek', 'tenant_id')$$) AS ours,
+	outcome($$SELECT envelope_register_column('pg_statistic', 'stavalues1', 'tenant_id')$$) AS catalog,
+	outcome($$SELECT envelope_register_column('rdocs', 'body', 'tenant_id', 'a', 'b')$$) AS both,
+	outcome($$SELECT envelope_register_column('rdocs', NULL, 'tenant_id')$$) AS no_name,
+	outcome($$SELECT envelope_unregister_column('rdocs', 'body')$$) AS unknown;
+SELECT e AS expression, outcome(format($$SELECT envelope_register_column('rdocs', 'body', 'tenant_id', context_expression => %L)$$, e))
+FROM unnest(array['''x'' FROM rdocs', '1); DROP TABLE rdocs; SELECT (1', 'a, b', 'nothing || ''x''', 'count(*)::text', '(SELECT ''x'')', 'body', '']) e;
+SELECT envelope_register_column('rdocs', 'body', 'tenant_id', context_expression => $$'rdocs.' || kind$$);
+SELECT outcome($$SELECT envelope_register_column('rdocs', 'body', 'tenant_id')$$) AS twice;
+SELECT table_name, column_name, tenant_column, context, context_expression FROM envelope.registered_columns WHERE table_name = 'public.rdocs';
+SELECT pg_get_triggerdef(oid) ~ 'WHEN' AS conditional, tgenabled FROM pg_trigger WHERE tgrelid = 'rdocs'::regclass;
+
+-- In a transaction, and rolled back
+BEGIN;
+SELECT rotate_tenant_dek('t1') > 0 AS rotated;
+SELECT count(*), count(*) FILTER (WHERE k.state = 'active') AS under_active, min(envelope_decrypt('t1', body, 'rdocs.k'))
+FROM rdocs JOIN envelope.tenant_keys k ON k.key_id = envelope_key_id(body);
+ROLLBACK;
+SELECT count(*) AS keys FROM envelope.tenant_keys WHERE tenant_id = 't1';
+SELECT outcome($$CALL envelope_rotate_tenant('t1')$$) AS in_function,
+	outcome($$SELECT rotate_tenant_dek('nobody')$$) AS unknown,
+	rotate_tenant_dek(NULL::text) IS NULL AS no_tenant;
+CALL envelope_rotate_tenant('t1', 0);
+CALL envelope_rotate_tenant('t1', 10, '-1 s');
+CALL envelope_rotate_tenant(NULL::text);
+CALL envelope_rotate_tenant('nobody');
+CALL envelope_rotate_tenant('t1', 2);
+SELECT table_name, column_name, key_state, "values", failures FROM envelope_verify_tenant('t1') WHERE table_name = 'public.rdocs';
+SELECT phase, proof->'columns'->0->>'guarded' AS guarded, jsonb_array_length(proof->'keys') AS keys FROM envelope.rotations WHERE tenant_id = 't1' ORDER BY rotation_id DESC LIMIT 1;
+
+-- A new key now, the rest later
+SELECT rotate_tenant_dek('t1', false) > 0 AS flipped;
+SELECT phase, rows_reencrypted, running FROM envelope.rotation_progress WHERE tenant_id = 't1';
+SELECT count(*) AS keys FROM envelope.tenant_keys WHERE tenant_id = 't1' AND purpose = 'data';
+CALL envelope_rotate_tenant('t1');
+SELECT count(*) AS keys FROM envelope.tenant_keys WHERE tenant_id = 't1' AND purpose = 'data';
+SELECT count(*) AS unfinished FROM envelope.rotation_progress;
+
+-- Retired keys go when nothing needs them; what opened then does not.
+CREATE TABLE aside AS SELECT body FROM rdocs WHERE id = 1;
+CALL envelope_rotate_tenant('t1');
+SELECT envelope_decrypt('t1', body, 'rdocs.k') FROM aside;
+\set VERBOSITY terse
+SET client_min_messages = error;
+CALL envelope_destroy_retired_keys('t1');
+RESET client_min_messages;
+\set VERBOSITY default
+SELECT k.state FROM aside JOIN envelope.tenant_keys k ON k.key_id = envelope_key_id(body);
+CREATE TABLE away AS SELECT encode(body, 'hex') AS hex FROM aside;
+DROP TABLE aside;
+CALL envelope_destroy_retired_keys('t1');
+SELECT state, count(*) FROM envelope.tenant_keys WHERE tenant_id = 't1' AND purpose = 'data' GROUP BY 1 ORDER BY 1;
+SELECT message($$SELECT envelope_decrypt('t1', decode(hex, 'hex'), 'rdocs.k') FROM away$$) ~ 'was destroyed' AS destroyed;
+SELECT outcome($$UPDATE rdocs SET body = decode(hex, 'hex') FROM away WHERE id = 2 RETURNING id$$) AS guarded, outcome($$INSERT INTO rdocs SELECT 9, 't1', 'k', decode(hex, 'hex') FROM away RETURNING id$$) AS inserted;
+SET session_replication_role = replica;
+SELECT outcome($$INSERT INTO rdocs SELECT 9, 't1', 'k', decode(hex, 'hex') FROM away RETURNING id$$) AS as_replica;
+RESET session_replication_role;
+DROP TABLE away;
+
+-- Suspended and destroyed tenants are not rotated.
+SELECT envelope_suspend_tenant('t2');
+CALL envelope_rotate_tenant('t2');
+SELECT outcome($$SELECT rotate_tenant_dek('t2')$$) AS suspended;
+SELECT envelope_resume_tenant('t2');
+
+-- The log of it: added to, and that is all.
+SELECT event, count(*) > 0 AS there FROM envelope.audit_log
+WHERE event ~ '^(tenant|column|rotation|key)\.' GROUP BY event ORDER BY event COLLATE "C";
+SELECT outcome('DELETE FROM envelope.audit_log') AS deleted, outcome('UPDATE envelope.audit_log SET login = ''x''') AS updated, outcome('TRUNCATE envelope.audit_log') AS truncated;
+BEGIN;
+SELECT envelope_suspend_tenant('t2');
+ROLLBACK;
+SELECT count(*) AS suspensions FROM envelope.audit_log WHERE tenant_id = 't2' AND event = 'tenant.suspend';
+CREATE ROLE regress_operator;
+SELECT envelope_grant('regress_operator', 'operate');
+SET ROLE regress_operator;
+SELECT rotate_tenant_dek('t2') > 0 AS operated;
+RESET ROLE;
+SELECT event, login = session_user AS login, role FROM envelope.audit_log WHERE tenant_id = 't2' ORDER BY audit_id DESC LIMIT 1;
+SELECT envelope_revoke('regress_operator', 'operate');
+DROP ROLE regress_operator;
+
+SELECT envelope_unregister_column('rdocs', 'body');
+SELECT count(*) AS triggers FROM pg_trigger WHERE tgrelid = 'rdocs'::regclass;
+DROP TABLE rdocs;
