@@ -1,7 +1,8 @@
 -- Registering columns, rotating keys, and what is refused.
 
+SELECT envelope_create_tenant('rot') > 0 AS made;
 CREATE TABLE rdocs (id int PRIMARY KEY, tenant_id text, kind text, body bytea, other text, whole int GENERATED ALWAYS AS (id) STORED);
-INSERT INTO rdocs SELECT g, 't1', 'k', envelope_encrypt('t1', 'body ' || g, 'rdocs.k') FROM generate_series(1, 5) g;
+INSERT INTO rdocs SELECT g, 'rot', 'k', envelope_encrypt('rot', 'body ' || g, 'rdocs.k') FROM generate_series(1, 5) g;
 SELECT outcome($$SELECT envelope_register_column('rdocs', 'other', 'tenant_id')$$) AS no_bytea,
 	outcome($$SELECT envelope_register_column('rdocs', 'body', 'body')$$) AS no_tenant,
 	outcome($$SELECT envelope_register_column('rdocs', 'nothing', 'tenant_id')$$) AS no_column,
@@ -19,48 +20,48 @@ SELECT pg_get_triggerdef(oid) ~ 'WHEN' AS conditional, tgenabled FROM pg_trigger
 
 -- In a transaction, and rolled back
 BEGIN;
-SELECT rotate_tenant_dek('t1') > 0 AS rotated;
-SELECT count(*), count(*) FILTER (WHERE k.state = 'active') AS under_active, min(envelope_decrypt('t1', body, 'rdocs.k'))
+SELECT rotate_tenant_dek('rot') > 0 AS rotated;
+SELECT count(*), count(*) FILTER (WHERE k.state = 'active') AS under_active, min(envelope_decrypt('rot', body, 'rdocs.k'))
 FROM rdocs JOIN envelope.tenant_keys k ON k.key_id = envelope_key_id(body);
 ROLLBACK;
-SELECT count(*) AS keys FROM envelope.tenant_keys WHERE tenant_id = 't1';
-SELECT outcome($$CALL envelope_rotate_tenant('t1')$$) AS in_function,
+SELECT count(*) AS keys FROM envelope.tenant_keys WHERE tenant_id = 'rot';
+SELECT outcome($$CALL envelope_rotate_tenant('rot')$$) AS in_function,
 	outcome($$SELECT rotate_tenant_dek('nobody')$$) AS unknown,
 	rotate_tenant_dek(NULL::text) IS NULL AS no_tenant;
-CALL envelope_rotate_tenant('t1', 0);
-CALL envelope_rotate_tenant('t1', 10, '-1 s');
+CALL envelope_rotate_tenant('rot', 0);
+CALL envelope_rotate_tenant('rot', 10, '-1 s');
 CALL envelope_rotate_tenant(NULL::text);
 CALL envelope_rotate_tenant('nobody');
-CALL envelope_rotate_tenant('t1', 2);
-SELECT table_name, column_name, key_state, "values", failures FROM envelope_verify_tenant('t1') WHERE table_name = 'public.rdocs';
-SELECT phase, proof->'columns'->0->>'guarded' AS guarded, jsonb_array_length(proof->'keys') AS keys FROM envelope.rotations WHERE tenant_id = 't1' ORDER BY rotation_id DESC LIMIT 1;
+CALL envelope_rotate_tenant('rot', 2);
+SELECT table_name, column_name, key_state, "values", failures FROM envelope_verify_tenant('rot') WHERE table_name = 'public.rdocs';
+SELECT phase, proof->'columns'->0->>'guarded' AS guarded, jsonb_array_length(proof->'keys') AS keys FROM envelope.rotations WHERE tenant_id = 'rot' ORDER BY rotation_id DESC LIMIT 1;
 
 -- A new key now, the rest later
-SELECT rotate_tenant_dek('t1', false) > 0 AS flipped;
-SELECT phase, rows_reencrypted, running FROM envelope.rotation_progress WHERE tenant_id = 't1';
-SELECT count(*) AS keys FROM envelope.tenant_keys WHERE tenant_id = 't1' AND purpose = 'data';
-CALL envelope_rotate_tenant('t1');
-SELECT count(*) AS keys FROM envelope.tenant_keys WHERE tenant_id = 't1' AND purpose = 'data';
+SELECT rotate_tenant_dek('rot', false) > 0 AS flipped;
+SELECT phase, rows_reencrypted, running FROM envelope.rotation_progress WHERE tenant_id = 'rot';
+SELECT count(*) AS keys FROM envelope.tenant_keys WHERE tenant_id = 'rot' AND purpose = 'data';
+CALL envelope_rotate_tenant('rot');
+SELECT count(*) AS keys FROM envelope.tenant_keys WHERE tenant_id = 'rot' AND purpose = 'data';
 SELECT count(*) AS unfinished FROM envelope.rotation_progress;
 
 -- Retired keys go when nothing needs them; what opened then does not.
 CREATE TABLE aside AS SELECT body FROM rdocs WHERE id = 1;
-CALL envelope_rotate_tenant('t1');
-SELECT envelope_decrypt('t1', body, 'rdocs.k') FROM aside;
+CALL envelope_rotate_tenant('rot');
+SELECT envelope_decrypt('rot', body, 'rdocs.k') FROM aside;
 \set VERBOSITY terse
 SET client_min_messages = error;
-CALL envelope_destroy_retired_keys('t1');
+CALL envelope_destroy_retired_keys('rot');
 RESET client_min_messages;
 \set VERBOSITY default
 SELECT k.state FROM aside JOIN envelope.tenant_keys k ON k.key_id = envelope_key_id(body);
 CREATE TABLE away AS SELECT encode(body, 'hex') AS hex FROM aside;
 DROP TABLE aside;
-CALL envelope_destroy_retired_keys('t1');
-SELECT state, count(*) FROM envelope.tenant_keys WHERE tenant_id = 't1' AND purpose = 'data' GROUP BY 1 ORDER BY 1;
-SELECT message($$SELECT envelope_decrypt('t1', decode(hex, 'hex'), 'rdocs.k') FROM away$$) ~ 'was destroyed' AS destroyed;
-SELECT outcome($$UPDATE rdocs SET body = decode(hex, 'hex') FROM away WHERE id = 2 RETURNING id$$) AS guarded, outcome($$INSERT INTO rdocs SELECT 9, 't1', 'k', decode(hex, 'hex') FROM away RETURNING id$$) AS inserted;
+CALL envelope_destroy_retired_keys('rot');
+SELECT state, count(*) FROM envelope.tenant_keys WHERE tenant_id = 'rot' AND purpose = 'data' GROUP BY 1 ORDER BY 1;
+SELECT message($$SELECT envelope_decrypt('rot', decode(hex, 'hex'), 'rdocs.k') FROM away$$) ~ 'was destroyed' AS destroyed;
+SELECT outcome($$UPDATE rdocs SET body = decode(hex, 'hex') FROM away WHERE id = 2 RETURNING id$$) AS guarded, outcome($$INSERT INTO rdocs SELECT 9, 'rot', 'k', decode(hex, 'hex') FROM away RETURNING id$$) AS inserted;
 SET session_replication_role = replica;
-SELECT outcome($$INSERT INTO rdocs SELECT 9, 't1', 'k', decode(hex, 'hex') FROM away RETURNING id$$) AS as_replica;
+SELECT outcome($$INSERT INTO rdocs SELECT 9, 'rot', 'k', decode(hex, 'hex') FROM away RETURNING id$$) AS as_replica;
 RESET session_replication_role;
 DROP TABLE away;
 
