@@ -57,6 +57,7 @@
 #include "keys/keyring.h"
 #include "keys/store.h"
 #include "lifecycle/sweep.h"
+#include "tables/protection.h"
 #include "tables/registry.h"
 
 /* A batch ends after so many blocks, so that no transaction takes long. */
@@ -188,12 +189,12 @@ sweep_name_triggers(const SweepTable * tables, int ntables)
 		for (int j = 0; rel->trigdesc && j < rel->trigdesc->numtriggers; j++)
 		{
 			const Trigger *trigger = &rel->trigdesc->triggers[j];
-			Oid			schema = get_func_namespace(trigger->tgfoid);
 
 			if ((trigger->tgenabled == TRIGGER_FIRES_ALWAYS ||
 				 trigger->tgenabled == TRIGGER_FIRES_ON_REPLICA) &&
 				TRIGGER_FOR_UPDATE(trigger->tgtype) &&
-				strcmp(get_namespace_name(schema), ENVELOPE_SCHEMA) != 0)
+				trigger->tgfoid != protection_function(SEAL_FUNCTION) &&
+				trigger->tgfoid != protection_function(SEAL_GUARD_FUNCTION))
 				ereport(NOTICE,
 						(errmsg("trigger \"%s\" of table %s fires for each row that is re-encrypted",
 								trigger->tgname, sweep_table_name(rel)),
