@@ -54,7 +54,7 @@ sub check_restored
 	my $query = sub { return $target->safe_psql($database, $_[0]) };
 	is($query->(q{SET envelope.unreadable = 'null'; SET client_min_messages = error; } . $all), 200, "$what: opens, but for whom it is suspended");
 	is($query->(q{SELECT envelope_resume_tenant('t2'); } . $all), "\n300", "$what: resumed, everything opens");
-	is($query->(q{SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'guard%' AND tgenabled = 'A'}), 6, "$what: every guard is ALWAYS");
+	is($query->(q{SELECT count(*) >= 6, bool_and(tgenabled = 'A') FROM pg_trigger WHERE tgname LIKE 'guard%'}), 't|t', "$what: every guard is ALWAYS");
 	is($query->(q{SELECT count(*) FROM envelope_doctor() WHERE subject NOT LIKE 'setting%'}), 0, "$what: doctor is content");
 	is($query->(q{SELECT envelope_create_tenant('new') > 0}), 't', "$what: a new tenant can be made");
 	return;
@@ -85,11 +85,12 @@ $target->command_ok([ 'pg_restore', '-d', 'restored', '--data-only', '--disable-
 check_restored('restored', '--disable-triggers');
 $target->safe_psql('postgres', 'DROP DATABASE restored');
 
-# By somebody who is no superuser, where a superuser has made the extension
+# By somebody who is no superuser, where a superuser has made the extension: the
+# keys, but not what only the owner may write, the history of requests and deeds.
 $target->safe_psql('postgres', 'CREATE DATABASE restored OWNER keeper');
 $target->safe_psql('restored', q{CREATE EXTENSION envelope; SELECT envelope_grant('keeper', 'admin'); SELECT envelope_grant('keeper', 'use'); GRANT CREATE ON SCHEMA public TO keeper});
 my ($list) = run_command([ 'pg_restore', '-l', "$folder/custom" ]);
-append_to_file("$folder/list", join("\n", grep { !/EXTENSION|ACL/ } split /\n/, $list) . "\n");
+append_to_file("$folder/list", join("\n", grep { !/EXTENSION|ACL/ && !(/(?:TABLE DATA|SEQUENCE SET) envelope (\w+)/ && $1 !~ /^(?:keks|tenants|tenant_keys)$/) } split /\n/, $list) . "\n");
 $target->command_ok([ 'pg_restore', '-U', 'keeper', '-d', 'restored', '--no-owner', '--exit-on-error', '-L', "$folder/list", "$folder/custom" ],
 	'the holder of admin restores');
 check_restored('restored', 'by the holder of admin');
