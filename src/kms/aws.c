@@ -114,6 +114,17 @@ aws_check_uri(const char *rest)
 	return parse_arn(rest, &key);
 }
 
+/* arn:PARTITION:kms:REGION: */
+static size_t
+aws_service_len(const char *rest)
+{
+	size_t		len = 0;
+
+	for (int colons = 0; colons < 4 && rest[len] != '\0'; len++)
+		colons += rest[len] == ':';
+	return len;
+}
+
 /* The domain of a partition's services, by the partition or the region */
 const char *
 aws_domain(const char *partition_or_region)
@@ -445,6 +456,7 @@ const KmsProvider aws_provider = {
 	.options = aws_options,
 	.batch_max = 1,
 	.check_uri = aws_check_uri,
+	.service_len = aws_service_len,
 	.tells_rights = true,
 	.can_rewrap = aws_can_rewrap,
 	.identify = aws_identify,

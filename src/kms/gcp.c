@@ -49,6 +49,13 @@ gcp_check_uri(const char *rest)
 	return *at == '\0';
 }
 
+/* There is one for all. */
+static size_t
+gcp_service_len(const char *rest)
+{
+	return 0;
+}
+
 static bool
 gcp_identify(const KmsTask *task, CredentialKey *key, KmsAnswer *answer)
 {
@@ -313,6 +320,7 @@ const KmsProvider gcp_provider = {
 	.only_wraps = true,
 	.tells_rights = true,
 	.check_uri = gcp_check_uri,
+	.service_len = gcp_service_len,
 	.identify = gcp_identify,
 	.build = gcp_build,
 	.parse = gcp_parse

@@ -247,6 +247,8 @@ set_transport(CURL *easy, HttpRequest *request)
 		(void) curl_easy_setopt(easy, CURLOPT_SSLCERT, request->client_cert.data);
 		(void) curl_easy_setopt(easy, CURLOPT_SSLKEY, buffer_text(&request->client_key));
 	}
+	/* What a proxy says of itself is not said by whom we ask. */
+	(void) curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
 	if (request->metadata ||
 		(url_host(url, host, sizeof(host)) && host_is_loopback(host)))
 		(void) curl_easy_setopt(easy, CURLOPT_PROXY, "");

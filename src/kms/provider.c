@@ -34,6 +34,19 @@ kms_provider_for(const char *uri)
 	return NULL;
 }
 
+/* How much of a URI other KEKs of the same server have in common with it */
+size_t
+kms_uri_service_len(const char *uri)
+{
+	const KmsProvider *provider = kms_provider_for(uri);
+	const char *rest;
+
+	if (provider == NULL || provider->service_len == NULL)
+		return strlen(uri) + 1;
+	rest = kms_uri_rest(provider, uri);
+	return rest - uri + provider->service_len(rest);
+}
+
 bool
 kms_provider_has_option(const KmsProvider *provider, const char *name)
 {

@@ -54,6 +54,12 @@ typedef struct KmsProvider
 	/* Is what follows the scheme well-formed?  Called by any process. */
 	bool		(*check_uri) (const char *rest);
 
+	/*
+	 * How much of what follows the scheme tells which server is asked?  KEKs
+	 * that have it in common hang together.  NULL: all of it.
+	 */
+	size_t		(*service_len) (const char *rest);
+
 	/* Can the KMS itself re-wrap this?  NULL: it cannot. */
 	bool		(*can_rewrap) (const KmsTask *task);
 
@@ -92,6 +98,7 @@ kms_uri_rest(const KmsProvider *provider, const char *uri)
 }
 
 extern const KmsProvider *kms_provider_for(const char *uri);
+extern size_t kms_uri_service_len(const char *uri);
 extern bool kms_provider_has_option(const KmsProvider *provider, const char *name);
 extern char *kms_known_schemes(void);
 

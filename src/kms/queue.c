@@ -26,7 +26,10 @@
  * a slot only while its KEK has fewer slots than FOREGROUND_SHARE (for bulk
  * work BULK_SHARE) times those that are free; and the worker runs its requests
  * only while they are fewer than RUNNING_SHARE times the calls that could still
- * be started.  It takes several KMSs that hang at once to hold up the others.
+ * be started.  Many KEKs may be at one server, which hangs as a whole: together
+ * they have a bit more than one alone, SERVER_SHARE, and never the last call
+ * that could be started.  It takes several KMSs that hang at once to hold up the
+ * others.
  *
  * Locking
  *
@@ -50,6 +53,7 @@
 
 #include "compat.h"
 #include "errors.h"
+#include "kms/provider.h"
 #include "kms/queue.h"
 #include "kms/stats.h"
 #include "settings.h"
@@ -61,7 +65,8 @@
 
 #define FOREGROUND_SHARE		3
 #define BULK_SHARE				1
-#define RUNNING_SHARE			15
+#define RUNNING_SHARE			7
+#define SERVER_SHARE			15
 
 /* How many requests one backend has under way in kms_call_many */
 #define BULK_WINDOW				128
@@ -575,12 +580,14 @@ kms_queue_detach(void)
 }
 
 /*
- * May one more request of this slot's KEK run?  The lock is held.
+ * May one more request of this slot's KEK, and server, run?  The lock is held.
  */
 static bool
 may_run(const KmsSlot *slot)
 {
-	int			nrunning = 0;
+	size_t		service_len = kms_uri_service_len(slot->request.uri);
+	int			nfree = envelope_kms_connections;
+	int			nserver = 0;
 	int			nsame = 0;
 
 	for (int i = 0; i < queue->nslots; i++)
@@ -589,12 +596,14 @@ may_run(const KmsSlot *slot)
 
 		if (other->state != SLOT_RUNNING)
 			continue;
-		nrunning++;
+		nfree--;
+		nserver += strncmp(other->request.uri, slot->request.uri, service_len) == 0;
 		if (other->request.database == slot->request.database &&
 			strcmp(other->request.kek, slot->request.kek) == 0)
 			nsame++;
 	}
-	return nsame < RUNNING_SHARE * (envelope_kms_connections - nrunning);
+	return nsame < RUNNING_SHARE * nfree && nserver < SERVER_SHARE * nfree &&
+		(nserver == 0 || nfree > 1);
 }
 
 /*

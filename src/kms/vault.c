@@ -91,6 +91,15 @@ vault_check_uri(const char *rest)
 	return parse_uri(rest, &key);
 }
 
+/* HOST[:PORT]/ */
+static size_t
+vault_service_len(const char *rest)
+{
+	size_t		len = strcspn(rest, "/");
+
+	return rest[len] == '/' ? len + 1 : len;
+}
+
 /* Vault re-wraps under the newest version of the same key. */
 static bool
 vault_can_rewrap(const KmsTask *task)
@@ -519,6 +528,7 @@ const KmsProvider vault_provider = {
 	.wrap_creates = true,
 	.tells_rights = true,
 	.check_uri = vault_check_uri,
+	.service_len = vault_service_len,
 	.can_rewrap = vault_can_rewrap,
 	.identify = vault_identify,
 	.build = vault_build,

@@ -2,12 +2,15 @@
 #
 # What others could do to the KMS calls of a server that is none of their
 # business: rows that are no keys, tokens that die at the wrong moment, replies
-# that come back in one but belong to many.
+# that come back in one but belong to many, many KEKs of a server that hangs, a
+# proxy that speaks for the KMS.
 
 use strict;
 use warnings;
 use Envelope;
 use EnvelopeKms;
+use IO::Socket::INET;
+use POSIX ();
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -28,10 +31,36 @@ sub approle
 	return { role_id => $role, secret_id => $secret_id, hosts => [$vault] };
 }
 write_file("$folder/token", 'root');
+
+# A proxy that lets everything through, and has something to say itself.
+my $proxy = IO::Socket::INET->new(Listen => 10, LocalAddr => '127.0.0.1') or die $!;
+my $proxy_pid = fork // die $!;
+if ($proxy_pid == 0)
+{
+	local $SIG{CHLD} = 'IGNORE';
+	while (my $client = $proxy->accept)
+	{
+		next if fork;
+		my ($line, $port) = ('');
+		while (defined($line = <$client>) && $line ne "\r\n") { $port = $1 if $line =~ /^CONNECT metadata\.test:(\d+) / }
+		my $to = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) or POSIX::_exit(1);
+		syswrite $client, "HTTP/1.1 200 OK\r\nx-amzn-ErrorType: AccessDeniedException\r\nx-amzn-RequestId: of-the-proxy\r\n\r\n";
+		if (fork) { while (sysread $client, my $bytes, 4096) { syswrite $to, $bytes } }
+		else { while (sysread $to, my $bytes, 4096) { syswrite $client, $bytes } }
+		$_->shutdown(2) for $client, $to;
+		POSIX::_exit(0);
+	}
+	POSIX::_exit(0);
+}
+END { my $status = $?; kill 'TERM', $proxy_pid if $proxy_pid; $? = $status }
+
 my $server = kms_server('hostile', ca => $fs->{ca},
 	profiles => { vault => { token => 'root', hosts => [$vault] }, role => approle('short'), file => { token_file => "$folder/token", hosts => [$vault] },
+		(map { ("hung$_" => { token => 'root', hosts => [$vault] }) } 1 .. 16),
+		proxied => { aws_access_key_id => 'AKIDENVELOPETEST', aws_secret_access_key => 'secret/of+the=test', endpoint => 'https://metadata.test:' . $fs->port('kms', 'https') },
 		aws => { aws_access_key_id => 'AKIDENVELOPETEST', aws_secret_access_key => 'secret/of+the=test', endpoint => $fs->url('kms', 'https'), sts_endpoint => $fs->url('sts', 'https') } },
-	conf => [ 'max_connections = 200', 'envelope.cache_size = 2000' ]);
+	env => { https_proxy => 'http://127.0.0.1:' . $proxy->sockport },
+	conf => [ 'max_connections = 200', 'envelope.log_kms_calls = on', 'envelope.cache_size = 2000' ]);
 my $worker = worker_pid($server);
 my $user = Envelope::Session->new($server);
 sub kek { my ($name, $uri, $profile, $more) = @_; return $user->query(qq{SELECT envelope_create_kek('$name', '$uri', '{"profile": "$profile"$more}')}); }
@@ -134,6 +163,33 @@ write_file("$folder/token", 'root');
 my $from = now();
 ok(eventually(sub { check_kek($server, 'file') eq 'ok' }), 'is found when it is');
 cmp_ok(now() - $from, '<', 5, 'soon');
+
+# --- many KEKs of a server that hangs ---------------------------------------------------------
+
+for my $kek (map { "hung$_" } 1 .. 16)
+{
+	kek($kek, vault_key($kek), $kek, '');
+	$user->query(qq{SELECT envelope_create_tenants(array(SELECT '$kek-' || g FROM generate_series(1, 6) g), '$kek')});
+}
+$user->query(q{SELECT envelope_create_tenant('local', 'platform')});
+$user->query(q{SELECT envelope_evict_all()});
+$fs->fault('vault', 'stall', operation => 'decrypt', key => 'hung');
+my @waiting = map { Envelope::Session->new($server) } 1 .. 96;
+$waiting[$_]->send(sprintf q{SELECT envelope_encrypt('hung%d-%d', 'x')}, $_ % 16 + 1, $_ / 16 + 1) for 0 .. 95;
+ok(eventually(sub { $user->query(q{SELECT sum(waits) FROM envelope.kms_stats WHERE kek LIKE 'hung%' AND operation = 'unwrap'}) >= 96 }), 'many wait for a Vault that hangs, by many KEKs');
+is($user->query(q{SET envelope.kms_timeout = '1500ms'; SELECT length(envelope_encrypt('local', 'x'))}), 46, 'which holds up nobody else');
+is(join(' ', map { $_->wait } @waiting), join(' ', ('VE003') x 96), 'them alone');
+$_->quit for @waiting;
+$fs->well;
+
+# --- a proxy that speaks for the KMS -------------------------------------------------------------
+
+kek('proxied', "aws-kms://$arn", 'proxied', '');
+$fs->fault('kms', 'html502', operation => 'GenerateDataKey');
+is(check_kek($server, 'proxied'), 'unreachable', 'what a proxy says is no answer of the KMS');
+is((grep { ($_->{request_id} // '') eq 'of-the-proxy' } kms_log($server)), 0, 'nor is its id in the log');
+$fs->well;
+ok(eventually(sub { check_kek($server, 'proxied') eq 'ok' }), 'the KMS is heard through it');
 is(worker_pid($server), $worker, 'the worker has borne it all');
 
 $user->quit;
