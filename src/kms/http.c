@@ -233,15 +233,18 @@ static void
 set_transport(CURL *easy, HttpRequest *request)
 {
 	const char *url = buffer_text(&request->url);
+	const char *ca_file = request->ca_file.len > 0 ? request->ca_file.data : envelope_ca_file;
 	char		host[256];
 
 	(void) curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
 	(void) curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
 	(void) curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
-	if (request->ca_file.len > 0)
-		(void) curl_easy_setopt(easy, CURLOPT_CAINFO, request->ca_file.data);
-	else if (envelope_ca_file && envelope_ca_file[0] != '\0')
-		(void) curl_easy_setopt(easy, CURLOPT_CAINFO, envelope_ca_file);
+	if (ca_file && ca_file[0] != '\0')
+	{
+		/* Instead of what the system trusts, of which libcurl has two. */
+		(void) curl_easy_setopt(easy, CURLOPT_CAINFO, ca_file);
+		(void) curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
+	}
 	if (request->client_cert.len > 0)
 	{
 		(void) curl_easy_setopt(easy, CURLOPT_SSLCERT, request->client_cert.data);

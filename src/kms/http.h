@@ -28,8 +28,9 @@ typedef struct HttpRequest
 	SecretBuffer access_key;
 	SecretBuffer secret_key;
 
-	/* TLS, beside what the system trusts */
-	SecretBuffer ca_file;		/* else envelope.ca_file */
+	/* TLS */
+	SecretBuffer ca_file;		/* else envelope.ca_file, else what the system
+								 * trusts */
 	SecretBuffer client_cert;	/* files */
 	SecretBuffer client_key;
 } HttpRequest;
