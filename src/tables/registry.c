@@ -69,6 +69,12 @@ PG_FUNCTION_INFO_V1(envelope_seal_guard);
 /* Sorts after the triggers of applications, which see to what is stored. */
 #define GUARD_PREFIX "zzz_envelope_guard_"
 
+/* Of a row c of envelope.registered_columns: somebody has taken its trigger away */
+#define IS_LOST \
+	"NOT EXISTS (SELECT FROM pg_trigger t" \
+	" WHERE t.tgfoid = 'envelope.seal_guard'::regproc" \
+	" AND split_part(encode(t.tgargs, 'escape'), E'\\\\000', 1) = c.registration::text)"
+
 /* The trigger function; InvalidOid where envelope is not in this database */
 static Oid
 guard_function(void)
@@ -215,10 +221,7 @@ registry_check(void)
 	store_begin(&scope);
 	nlost = store_execute("SELECT c.table_name, c.column_name, to_regclass(c.table_name) IS NOT NULL"
 						  " FROM envelope.registered_columns c"
-						  " WHERE NOT EXISTS (SELECT FROM pg_trigger t"
-						  " WHERE t.tgfoid = 'envelope.seal_guard'::regproc"
-						  " AND split_part(encode(t.tgargs, 'escape'), E'\\\\000', 1) = c.registration::text)"
-						  " ORDER BY 3 DESC, 1, 2", 0, NULL);
+						  " WHERE " IS_LOST " ORDER BY 3 DESC, 1, 2", 0, NULL);
 	for (uint64 i = 0; i < nlost; i++)
 	{
 		HeapTuple	row = SPI_tuptable->vals[i];
@@ -512,6 +515,20 @@ parse_context(Relation rel, const char *expression)
 	return node;
 }
 
+/*
+ * Forget what was registered of a table of this name, now dropped, or has lost
+ * its trigger; how many.
+ */
+static uint64
+forget_lost(const char *table, const char *column)
+{
+	StoreParam	params[] = {store_text(table), store_text(column)};
+
+	return store_execute("DELETE FROM envelope.registered_columns c"
+						 " WHERE table_name = $1 AND column_name = $2 AND " IS_LOST,
+						 lengthof(params), params);
+}
+
 /* Insert the row; its number. */
 static char *
 insert_registration(const char *table, const char *column, const char *tenant,
@@ -569,6 +586,7 @@ registry_add(Oid relid, const char *column, const char *tenant,
 	if (node)
 		expression = deparse_expression(node, deparse_context_for("new", relid),
 										true, false);
+	(void) forget_lost(name, column);
 	number = insert_registration(name, column, tenant, context,
 								 node ? expression : NULL);
 
@@ -620,11 +638,6 @@ registry_remove(Oid relid, const char *column)
 		trigger = pstrdup(guard->tgname);
 		number = pstrdup(guard->tgargs[0]);
 	}
-	if (trigger == NULL)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("column \"%s\" of relation \"%s\" is not registered",
-						column, RelationGetRelationName(rel))));
 	table_close(rel, NoLock);
 
 	store_begin(&scope);
@@ -632,6 +645,14 @@ registry_remove(Oid relid, const char *column)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("a column cannot be unregistered while a key is about to be destroyed")));
+	if (trigger == NULL)
+	{
+		if (forget_lost(table, column) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_OBJECT),
+					 errmsg("column \"%s\" of table %s is not registered", column, table)));
+	}
+	else
 	{
 		StoreParam	params[] = {store_text(number)};
 
