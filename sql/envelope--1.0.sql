@@ -978,6 +978,35 @@ BEGIN ATOMIC
 		WHERE s.nspname = 'envelope' AND c.relname = g.name
 			AND t.tgname = g.trigger AND t.tgenabled = 'A')
 	UNION ALL
+	SELECT CASE WHEN to_regclass(c.table_name) IS NULL THEN 'notice' ELSE 'error' END,
+		'table ' || c.table_name, 'the guard of its registered column ' || quote_ident(c.column_name) || ' has gone',
+		CASE WHEN to_regclass(c.table_name) IS NULL THEN 'delete its row from envelope.registered_columns'
+			ELSE 'register the column again, or unregister it' END
+	FROM envelope.registered_columns c
+	WHERE NOT EXISTS (
+		SELECT FROM pg_trigger t
+		WHERE t.tgfoid = 'envelope.seal_guard'::regproc
+			AND split_part(encode(t.tgargs, 'escape'), '\000', 1) = c.registration::text)
+	UNION ALL
+	SELECT 'error', 'table ' || t.tgrelid::regclass,
+		'its trigger ' || quote_ident(t.tgname) || ' is not ENABLE ALWAYS',
+		'ALTER TABLE ' || t.tgrelid::regclass || ' ENABLE ALWAYS TRIGGER ' || quote_ident(t.tgname)
+	FROM pg_trigger t
+	WHERE t.tgfoid = 'envelope.seal_guard'::regproc AND t.tgenabled <> 'A'
+	UNION ALL
+	SELECT 'warning', 'tenant ' || r.tenant_id, 'a rotation of its key was not finished',
+		'CALL envelope_rotate_tenant(' || quote_literal(r.tenant_id) || ')'
+	FROM envelope.rotations r
+	WHERE r.kind = 'dek' AND r.finished_at IS NULL AND NOT EXISTS (
+		SELECT FROM pg_stat_activity a WHERE a.pid = r.pid AND a.state = 'active')
+	UNION ALL
+	SELECT 'warning', 'key ' || k.key_id, 'its destruction was not finished: nothing can be stored under it',
+		'CALL envelope_destroy_retired_keys(' || quote_literal(k.tenant_id) || ')'
+	FROM envelope.tenant_keys k
+	WHERE k.state = 'scheduled' AND NOT EXISTS (
+		SELECT FROM envelope.rotations r JOIN pg_stat_activity a ON a.pid = r.pid AND a.state = 'active'
+		WHERE r.kind = 'death' AND r.finished_at IS NULL)
+	UNION ALL
 	SELECT 'error', 'function ' || p.oid::regprocedure, 'everybody may execute it',
 		'REVOKE EXECUTE ON ROUTINE ' || p.oid::regprocedure || ' FROM PUBLIC'
 	FROM pg_extension e

@@ -40,6 +40,7 @@ SELECT phase, proof->'columns'->0->>'guarded' AS guarded, jsonb_array_length(pro
 SELECT rotate_tenant_dek('rot', false) > 0 AS flipped;
 SELECT phase, rows_reencrypted, running FROM envelope.rotation_progress WHERE tenant_id = 'rot';
 SELECT count(*) AS keys FROM envelope.tenant_keys WHERE tenant_id = 'rot' AND purpose = 'data';
+SELECT * FROM envelope_doctor() WHERE subject = 'tenant rot';
 CALL envelope_rotate_tenant('rot');
 SELECT count(*) AS keys FROM envelope.tenant_keys WHERE tenant_id = 'rot' AND purpose = 'data';
 SELECT count(*) AS unfinished FROM envelope.rotation_progress;
@@ -64,6 +65,20 @@ SET session_replication_role = replica;
 SELECT outcome($$INSERT INTO rdocs SELECT 9, 'rot', 'k', decode(hex, 'hex') FROM away RETURNING id$$) AS as_replica;
 RESET session_replication_role;
 DROP TABLE away;
+
+-- A guard that does not fire always keeps keys alive, and doctor sees it; so it
+-- does one that has gone.
+ALTER TABLE rdocs DISABLE TRIGGER USER;
+CALL envelope_rotate_tenant('rot');
+CALL envelope_destroy_retired_keys('rot');
+SELECT severity, subject, regexp_replace(finding, '\d+', 'N') AS finding, regexp_replace(hint, '\d+', 'N') AS hint FROM envelope_doctor() WHERE subject = 'table public.rdocs';
+SELECT tgname AS guard FROM pg_trigger WHERE tgrelid = 'rdocs'::regclass \gset
+ALTER TABLE rdocs ENABLE ALWAYS TRIGGER :"guard";
+CALL envelope_destroy_retired_keys('rot');
+DROP TRIGGER :"guard" ON rdocs;
+SELECT severity, subject, finding, hint FROM envelope_doctor() WHERE subject = 'table public.rdocs';
+SELECT envelope_register_column('rdocs', 'body', 'tenant_id', context_expression => $$'rdocs.' || kind$$);
+SELECT count(*) AS registrations FROM envelope.registered_columns WHERE table_name = 'public.rdocs';
 
 -- Suspended and destroyed tenants are not rotated.
 SELECT envelope_suspend_tenant('t2');
