@@ -6,7 +6,8 @@
 #   checked_build [VAR=VALUE...]
 #   checked_server COMMAND...
 #   checked_run NAME [VAR=VALUE...]
-#   checked_report "what there must be none of" FILE...
+#   checked_tap FILE
+#   checked_report "what there must be none of" LINES
 #
 # All is in $TEST_FOLDER; TAP is printed.
 
@@ -60,6 +61,20 @@ checked_run()
 		find "$checked_sources" -name regression.diffs -exec tail -n 80 {} + | sed 's/^/# /'
 		tail -n 20 "$log" | sed 's/^/# /'
 	fi
+}
+
+# checked_tap FILE: a TAP test, whose servers are watched in the same way.
+checked_tap()
+{
+	local data=$TEST_FOLDER/tap
+	mkdir -p "$data/log"
+	(
+		cd "$checked_sources"
+		TESTDIR=$data TESTDATADIR=$data TESTLOGDIR=$data/log PG_TEST_PORT_DIR=$data \
+			PG_REGRESS=$(dirname "$("$checked_tree/bin/pg_config" --pgxs)")/../test/regress/pg_regress \
+			in_tree "$checked_tree" prove --verbose \
+			-I "/usr/lib/postgresql/$(system_major)/lib/pgxs/src/test/perl" -I test/perl "$1" 2>&1
+	) || echo "not ok - $1 has run"
 }
 
 # checked_report WHAT LINES: LINES, what the checker found, must be empty.

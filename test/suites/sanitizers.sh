@@ -1,8 +1,8 @@
 # majors: 18
 # when: all
 #
-# pg_regress and the isolation tests with the module built for the address and
-# undefined behaviour sanitizers.
+# pg_regress, the isolation tests and the fuzzing of all functions with the module
+# built for the address and undefined behaviour sanitizers.
 
 set -euo pipefail
 # shellcheck source=test/lib/common.sh
@@ -15,9 +15,10 @@ checked_build COPT="$sanitize -fno-sanitize-recover=undefined -fno-omit-frame-po
 	PG_LDFLAGS="$sanitize"
 # The server forgets most of its memory on purpose when a process ends.
 checked_server env LD_PRELOAD="$(gcc -print-file-name=libasan.so)" \
-	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 \
+	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:quarantine_size_mb=4 \
 	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 checked_run regress ISOLATION=
 checked_run isolation REGRESS=
+FUZZ_SECONDS=120 checked_tap test/t/12_fuzz.pl
 checked_report 'report of a sanitizer' \
-	"$(grep -E -A 30 'AddressSanitizer|runtime error:|was terminated by signal' "$checked_cluster/log" || true)"
+	"$(grep -E -A 30 'AddressSanitizer|runtime error:|was terminated by signal' "$checked_cluster/log" "$TEST_FOLDER"/tap/log/*.log || true)"
