@@ -15,8 +15,8 @@ OBJS = \
 	src/api/args.o \
 	src/api/fields.o \
 	src/api/keks.o \
-	src/api/rotation.o \
 	src/api/protected.o \
+	src/api/rotation.o \
 	src/api/tenants.o \
 	src/api/views.o \
 	src/crypto/aead.o \
@@ -65,6 +65,7 @@ OBJS = \
 	src/lifecycle/maintenance.o \
 	src/lifecycle/privileges.o \
 	src/lifecycle/progress.o \
+	src/lifecycle/protect_live.o \
 	src/lifecycle/rewrap.o \
 	src/lifecycle/rotation.o \
 	src/lifecycle/steps.o \
@@ -100,7 +101,7 @@ PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-i
 SHLIB_LINK = -lcurl -ljansson -lcrypto
 
 # In sql/ and expected/; the server must preload the library.
-REGRESS = setup fields large keks_tenants guard session transactions usage doctor faults privileges databases protect protected_reads protected_search protect_data protected_star protect_ddl protected_writes protected_others protect_triggers protect_refused rotation destruction
+REGRESS = setup fields large keks_tenants guard session transactions usage doctor faults privileges databases protect protected_reads protected_search protect_data protected_star protect_ddl protected_writes protected_others protect_triggers protect_refused rotation destruction protect_live
 # The same, on a server that does not preload it.
 REGRESS_NOPRELOAD = nopreload
 # In test/isolation/specs and test/isolation/expected.

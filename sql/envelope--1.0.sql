@@ -514,6 +514,10 @@ CREATE FUNCTION envelope.recheck(clause boolean) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'envelope_recheck';
 COMMENT ON FUNCTION envelope.recheck(boolean) IS 'what it is given: a condition that a search by terms leaves to be checked; statements on protected tables call it';
 
+CREATE PROCEDURE @extschema@.envelope_protect_live(rel regclass, tenant_column name, columns name[], searchable name[] DEFAULT '{}', batch_size integer DEFAULT 1000)
+	LANGUAGE c AS 'MODULE_PATHNAME', 'envelope_protect_live';
+COMMENT ON PROCEDURE @extschema@.envelope_protect_live(regclass, name, name[], name[], integer) IS 'protect columns of a table while it is in use; goes on where it was interrupted';
+
 CREATE FUNCTION @extschema@.envelope_unprotect(rel regclass) RETURNS void
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'envelope_unprotect';
 COMMENT ON FUNCTION @extschema@.envelope_unprotect(regclass) IS 'make a protected table an ordinary one again, with its values in plaintext';
@@ -709,7 +713,7 @@ COMMENT ON VIEW envelope.kms_stats IS 'KMS calls by KEK and operation since the 
 
 CREATE FUNCTION envelope.list_protected_columns(OUT relation regclass, OUT column_name name,
 	OUT tenant_column name, OUT sealed_column name, OUT term_column name, OUT context text,
-	OUT live boolean) RETURNS SETOF record
+	OUT live boolean, OUT old_files boolean) RETURNS SETOF record
 	LANGUAGE c STABLE STRICT ROWS 10 AS 'MODULE_PATHNAME', 'envelope_list_protected_columns';
 COMMENT ON FUNCTION envelope.list_protected_columns() IS 'the columns that are protected, as the triggers of their tables say';
 
@@ -868,6 +872,7 @@ BEGIN ATOMIC
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_register_column(regclass, name, name, text, text)'),
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_unregister_column(regclass, name)'),
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_unprotect(regclass)'),
+		('admin', 'EXECUTE', 'PROCEDURE @extschema@.envelope_protect_live(regclass, name, name[], name[], integer)'),
 		('admin', 'EXECUTE', 'PROCEDURE @extschema@.envelope_destroy_retired_keys(text)'),
 		('admin', 'EXECUTE', 'PROCEDURE @extschema@.envelope_destroy_retired_keys(bigint)'),
 		('admin', 'EXECUTE', 'PROCEDURE @extschema@.envelope_destroy_retired_keys(uuid)'),
@@ -1063,6 +1068,14 @@ BEGIN ATOMIC
 	SELECT 'warning', 'table ' || c.relation, 'searchable column ' || quote_ident(c.column_name) || ' has no valid index',
 		'create an index on (' || quote_ident(c.tenant_column) || ', ' || quote_ident(c.column_name) || ')'
 	FROM envelope.protected_columns c WHERE c.searchable AND NOT c.indexed
+	UNION ALL
+	SELECT DISTINCT 'notice', 'table ' || c.relation, 'it is being protected live',
+		'CALL envelope_protect_live again to finish it, or envelope_unprotect to go back'
+	FROM envelope.list_protected_columns() c WHERE c.live
+	UNION ALL
+	SELECT DISTINCT 'warning', 'table ' || c.relation, 'its files may hold dead rows in plaintext',
+		'rewrite it: VACUUM FULL ' || c.relation || ', or pg_repack'
+	FROM envelope.list_protected_columns() c WHERE c.old_files
 	UNION ALL
 	SELECT DISTINCT 'warning', 'materialized view ' || v.oid::regclass,
 		'it holds column ' || quote_ident(c.column_name) || ' of table ' || c.relation || ' in plaintext',

@@ -9,6 +9,7 @@
 
 #include "access/relation.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "fmgr.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
@@ -26,13 +27,14 @@ name_of(Relation rel, AttrNumber attnum)
 }
 
 static void
-put_columns(ReturnSetInfo *result, Relation rel, const Protection *protection)
+put_columns(ReturnSetInfo *result, Relation rel, const Protection *protection,
+			bool old_files)
 {
 	for (int i = 0; i < protection->ncolumns; i++)
 	{
 		const ProtectedColumn *at = &protection->columns[i];
-		Datum		values[7] = {0};
-		bool		nulls[7] = {0};
+		Datum		values[8] = {0};
+		bool		nulls[8] = {0};
 
 		values[0] = ObjectIdGetDatum(protection->relid);
 		values[1] = name_of(rel, at->carrier);
@@ -44,8 +46,25 @@ put_columns(ReturnSetInfo *result, Relation rel, const Protection *protection)
 			nulls[4] = true;
 		values[5] = CStringGetTextDatum(at->context);
 		values[6] = BoolGetDatum(protection->live);
+		values[7] = BoolGetDatum(old_files);
 		tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
 	}
+}
+
+/* Has the table, or a partition, the file in which it was switched live? */
+static bool
+has_old_files(Oid relid)
+{
+	ListCell   *cell;
+	bool		result = false;
+
+	foreach(cell, find_all_inheritors(relid, AccessShareLock, NULL))
+	{
+		Protection *protection = protection_of(lfirst_oid(cell));
+
+		result |= protection != NULL && protection->old_file;
+	}
+	return result;
 }
 
 /* envelope.list_protected_columns(): of tables, and not again of their partitions */
@@ -64,7 +83,8 @@ envelope_list_protected_columns(PG_FUNCTION_ARGS)
 			continue;
 		protection = rel->rd_rel->relispartition ? NULL : protection_read(rel);
 		if (protection)
-			put_columns((ReturnSetInfo *) fcinfo->resultinfo, rel, protection);
+			put_columns((ReturnSetInfo *) fcinfo->resultinfo, rel, protection,
+						has_old_files(RelationGetRelid(rel)));
 		relation_close(rel, AccessShareLock);
 	}
 	return (Datum) 0;

@@ -114,19 +114,24 @@ is_not_null(Oid relid, const char *column)
 	return result;
 }
 
-static void
-move_not_null(Oid relid, const char *from, const char *to)
+/* Its name, quoted; NULL before PostgreSQL 18, where such constraints have none */
+static char *
+not_null_name(Oid relid, const char *column)
 {
-	char	   *table = table_name(relid);
-	char	   *name;
-
-	/* Such constraints have names since PostgreSQL 18. */
-	name = protect_query(psprintf("SELECT pg_catalog.quote_ident(c.conname)"
+	return protect_query(psprintf("SELECT pg_catalog.quote_ident(c.conname)"
 								  " FROM pg_catalog.pg_constraint c"
 								  " JOIN pg_catalog.pg_attribute a ON a.attrelid = c.conrelid"
 								  " WHERE c.conrelid = %u AND c.contype = 'n'"
 								  " AND a.attname = %s AND c.conkey = ARRAY[a.attnum]",
-								  relid, quote_literal_cstr(from)));
+								  relid, quote_literal_cstr(column)));
+}
+
+static void
+move_not_null(Oid relid, const char *from, const char *to)
+{
+	char	   *table = table_name(relid);
+	char	   *name = not_null_name(relid, from);
+
 	protect_execute(psprintf("ALTER TABLE %s ALTER COLUMN %s DROP NOT NULL",
 							 table, quote_identifier(from)));
 	protect_execute(name ?
@@ -160,10 +165,52 @@ alter_move_not_null(const ProtectPlan *plan, bool back)
 	}
 }
 
+/*
+ * Drop NOT NULL from a carrier, with nothing in its place but the words for the
+ * trigger's arguments that are returned.
+ */
+List *
+alter_drop_not_null(const ProtectPlan *plan, const ProtectColumn *column)
+{
+	char	   *name;
+
+	if (!is_not_null(plan->relid, column->carrier))
+		return NIL;
+	name = not_null_name(plan->relid, column->carrier);
+	protect_execute(psprintf("ALTER TABLE %s ALTER COLUMN %s DROP NOT NULL",
+							 plan->table, quote_identifier(column->carrier)));
+	return list_make3(SEAL_ARG_NOT_NULL, column->carrier, name ? name : "");
+}
+
+/* What these words say becomes NOT NULL of the sidecars, or (back) of the carriers. */
+void
+alter_set_not_null(const ProtectPlan *plan, bool back)
+{
+	for (int i = 0; i + 2 < list_length(plan->words); i++)
+	{
+		const char *name;
+		char	   *column;
+
+		if (strcmp(list_nth(plan->words, i), SEAL_ARG_NOT_NULL) != 0)
+			continue;
+		column = list_nth(plan->words, i + 1);
+		if (!back)
+			column = protect_column_name(column, SIDECAR_SUFFIX);
+		name = list_nth(plan->words, i + 2);
+		protect_execute(name[0] ?
+						psprintf("ALTER TABLE %s ADD CONSTRAINT %s NOT NULL %s",
+								 plan->table, name, quote_identifier(column)) :
+						psprintf("ALTER TABLE %s ALTER COLUMN %s SET NOT NULL",
+								 plan->table, quote_identifier(column)));
+		i += 2;
+	}
+}
+
 /* Say of carriers and sidecars what must hold. */
 void
-alter_add_checks(const ProtectPlan *plan)
+alter_add_checks(const ProtectPlan *plan, bool valid)
 {
+	const char *suffix = valid ? "" : " NOT VALID";
 	char	   *schema = extension_schema();
 	ListCell   *cell;
 
@@ -175,14 +222,26 @@ alter_add_checks(const ProtectPlan *plan)
 
 		if (!column->is_new)
 			continue;
-		protect_execute(psprintf("ALTER TABLE %s ADD CONSTRAINT %s CHECK (%s IS NULL),"
-								 " ADD CONSTRAINT %s CHECK (%s.envelope_is_sealed(%s))",
+		protect_execute(psprintf("ALTER TABLE %s ADD CONSTRAINT %s CHECK (%s IS NULL)%s,"
+								 " ADD CONSTRAINT %s CHECK (%s.envelope_is_sealed(%s))%s",
 								 plan->table, quote_identifier(plain),
-								 quote_identifier(column->carrier),
-								 sidecar, schema, sidecar));
+								 quote_identifier(column->carrier), suffix,
+								 sidecar, schema, sidecar, suffix));
 	}
 }
 
+/* Drop a constraint if it is there. */
+void
+alter_drop_constraint(const ProtectPlan *plan, const char *name)
+{
+	if (protect_query(psprintf("SELECT 1 FROM pg_catalog.pg_constraint"
+							   " WHERE conrelid = %u AND conname = %s",
+							   plan->relid, quote_literal_cstr(name))))
+		protect_execute(psprintf("ALTER TABLE %s DROP CONSTRAINT %s", plan->table,
+								 quote_identifier(name)));
+}
+
+/* Drop what alter_add_checks made, and what proves NOT NULL for a moment. */
 void
 alter_drop_checks(const ProtectPlan *plan)
 {
@@ -191,14 +250,12 @@ alter_drop_checks(const ProtectPlan *plan)
 	foreach(cell, plan->columns)
 	{
 		ProtectColumn *column = lfirst(cell);
-		char	   *plain = protect_column_name(column->carrier, PLAIN_CHECK_SUFFIX);
 
 		if (!column->is_new)
 			continue;
-		protect_execute(psprintf("ALTER TABLE %s DROP CONSTRAINT IF EXISTS %s,"
-								 " DROP CONSTRAINT IF EXISTS %s",
-								 plan->table, quote_identifier(plain),
-								 quote_identifier(column->sidecar)));
+		alter_drop_constraint(plan, protect_column_name(column->carrier, PLAIN_CHECK_SUFFIX));
+		alter_drop_constraint(plan, column->sidecar);
+		alter_drop_constraint(plan, protect_column_name(column->carrier, NOT_NULL_SUFFIX));
 	}
 }
 
@@ -324,8 +381,10 @@ alter_make_trigger(const ProtectPlan *plan)
 						 quote_literal_cstr(column->term ? column->term : ""),
 						 quote_literal_cstr(column->context));
 	}
-	if (plan->live)
-		appendStringInfo(&args, ", '%s', '%s'", SEAL_ARG_END, SEAL_ARG_LIVE);
+	if (plan->words)
+		appendStringInfo(&args, ", '%s'", SEAL_ARG_END);
+	foreach(cell, plan->words)
+		appendStringInfo(&args, ", %s", quote_literal_cstr(lfirst(cell)));
 
 	if (plan->is_protected)
 		alter_drop_trigger(plan);

@@ -49,6 +49,15 @@ refuse(const ProtectPlan *plan, const char *what, const char *column)
 			 errhint("Make it an ordinary table with envelope_unprotect first, and protect it again afterwards.")));
 }
 
+pg_noreturn static void
+refuse_live(const ProtectPlan *plan)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_IN_USE),
+			 errmsg("table \"%s\" is being protected live", plan->name),
+			 errhint("CALL envelope_protect_live again to finish it, or envelope_unprotect to go back.")));
+}
+
 /*
  * The plan of a protected table, and (owned) one that the current user owns;
  * NULL for any other table.  No more than looked at: what changes it takes its own lock.
@@ -280,6 +289,8 @@ alter_table_before(AlterTableStmt *stmt, DdlChange *change)
 	stmt->cmds = list_concat(stmt->cmds, more);
 	if (!change->make_trigger)
 		return;
+	if (change->plan->live)
+		refuse_live(change->plan);
 	protect_begin(change->plan, &scope);
 	alter_drop_trigger(change->plan);
 	protect_end(&scope);
@@ -309,6 +320,8 @@ rename_before(RenameStmt *stmt, DdlChange *change)
 	if (column_called(plan, stmt->subname) == NULL &&
 		strcmp(plan->tenant, stmt->subname) != 0)
 		return;
+	if (plan->live)
+		refuse_live(plan);
 	change->plan = plan;
 	change->renamed = stmt->subname;
 	change->new_name = stmt->newname;

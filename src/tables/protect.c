@@ -53,8 +53,8 @@ PG_FUNCTION_INFO_V1(envelope_unprotect);
  * Throw (VE008) unless this server and the next one that is started preload
  * the module.
  */
-static void
-require_preload(void)
+void
+protect_require_preload(void)
 {
 	const char *setting = GetConfigOption("shared_preload_libraries", false, false);
 	List	   *libraries;
@@ -168,8 +168,8 @@ protect_run_utility(Node *statement)
  * Allow the table's owner to have our triggers on it, now and when it makes
  * partitions or restores a dump.
  */
-static void
-allow_triggers(Oid owner)
+void
+protect_allow_triggers(Oid owner)
 {
 	static const char *const functions[] = {SEAL_FUNCTION, CALL_TRIGGER_FUNCTION};
 	Oid			schema = get_namespace_oid(ENVELOPE_SCHEMA, false);
@@ -219,6 +219,7 @@ plan_present_columns(ProtectPlan *plan, Relation rel)
 		return;
 	plan->is_protected = true;
 	plan->live = protection->live;
+	plan->words = protection->words;
 	plan->tenant = get_attname(plan->relid, protection->tenant, false);
 	for (int i = 0; i < protection->ncolumns; i++)
 	{
@@ -231,6 +232,7 @@ plan_present_columns(ProtectPlan *plan, Relation rel)
 		if (at->term)
 			column->term = get_attname(plan->relid, at->term, false);
 		column->context = at->context;
+		column->not_null = at->not_null;
 		plan->columns = lappend(plan->columns, column);
 	}
 }
@@ -323,6 +325,14 @@ plan_new_columns(ProtectPlan *plan, Relation rel, char *tenant, List *names,
 		plan_new_column(plan, rel, lfirst(cell), is_among(lfirst(cell), searchable));
 }
 
+/* Add the columns that a call of a function with these arguments names. */
+void
+protect_plan_call(FunctionCallInfo fcinfo, ProtectPlan *plan, Relation rel)
+{
+	plan_new_columns(plan, rel, pstrdup(NameStr(*PG_GETARG_NAME(1))),
+					 names_of(fcinfo, 2), names_of(fcinfo, 3));
+}
+
 /*
  * envelope_protect(rel regclass, tenant_column name, columns name[],
  * searchable name[])
@@ -335,15 +345,20 @@ envelope_protect(PG_FUNCTION_ARGS)
 	OwnerScope	scope;
 	List	   *indexes;
 
-	require_preload();
+	protect_require_preload();
 	rel = owned_relation_open(PG_GETARG_OID(0), AccessExclusiveLock);
 	plan = protect_plan(rel, AccessExclusiveLock);
 	refuse_table(rel, plan);
-	plan_new_columns(plan, rel, pstrdup(NameStr(*PG_GETARG_NAME(1))),
-					 names_of(fcinfo, 2), names_of(fcinfo, 3));
+	if (plan->live)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" is being protected live", plan->name),
+				 errhint("CALL envelope_protect_live again to finish it, or envelope_unprotect to go back.")));
+	protect_plan_call(fcinfo, plan, rel);
+	plan->words = NIL;			/* it gets new files */
 	relation_close(rel, NoLock);
 
-	allow_triggers(plan->owner);
+	protect_allow_triggers(plan->owner);
 	protect_begin(plan, &scope);
 	term_index_check(plan);
 	refuse_columns(plan);
@@ -355,7 +370,7 @@ envelope_protect(PG_FUNCTION_ARGS)
 	rewrite_table(plan, false);
 	alter_move_not_null(plan, false);
 	alter_move_checks(plan, false);
-	alter_add_checks(plan);
+	alter_add_checks(plan, true);
 	term_index_make(plan, indexes, false);
 	triggers_wrap(plan);
 	protect_end(&scope);
@@ -392,6 +407,7 @@ envelope_unprotect(PG_FUNCTION_ARGS)
 	triggers_unwrap(plan);
 	alter_drop_trigger(plan);
 	alter_move_not_null(plan, true);
+	alter_set_not_null(plan, true);
 	alter_move_checks(plan, true);
 	alter_drop_columns(plan);
 	term_index_make(plan, indexes, true);

@@ -8,6 +8,7 @@
 #ifndef ENVELOPE_PROTECT_H
 #define ENVELOPE_PROTECT_H
 
+#include "fmgr.h"
 #include "nodes/parsenodes.h"
 #include "utils/rel.h"
 
@@ -15,6 +16,9 @@
 
 /* What the name of the constraint ends in that keeps a carrier NULL */
 #define PLAIN_CHECK_SUFFIX	"__plain"
+
+/* And of one that proves a sidecar to be NOT NULL while a table is switched live */
+#define NOT_NULL_SUFFIX		"__not_null"
 
 /* A column that is protected, or is to be */
 typedef struct ProtectColumn
@@ -38,6 +42,7 @@ typedef struct ProtectPlan
 	char	   *tenant;
 	bool		is_protected;	/* it has the trigger */
 	bool		live;			/* carriers may still hold values */
+	List	   *words;			/* at the end of the trigger's arguments */
 	List	   *relids;			/* itself and its partitions */
 	List	   *columns;		/* of ProtectColumn */
 } ProtectPlan;
@@ -61,6 +66,9 @@ typedef struct MovedIndex
 
 /* protect.c */
 extern ProtectPlan *protect_plan(Relation rel, LOCKMODE lock);
+extern void protect_plan_call(FunctionCallInfo fcinfo, ProtectPlan *plan, Relation rel);
+extern void protect_require_preload(void);
+extern void protect_allow_triggers(Oid owner);
 extern char *protect_column_name(const char *carrier, const char *suffix);
 extern void protect_begin(const ProtectPlan *plan, OwnerScope *scope);
 extern void protect_end(OwnerScope *scope);
@@ -76,8 +84,11 @@ extern void refuse_columns(const ProtectPlan *plan);
 extern void alter_add_columns(const ProtectPlan *plan);
 extern void alter_drop_columns(const ProtectPlan *plan);
 extern void alter_move_not_null(const ProtectPlan *plan, bool back);
-extern void alter_add_checks(const ProtectPlan *plan);
+extern void alter_add_checks(const ProtectPlan *plan, bool valid);
+extern List *alter_drop_not_null(const ProtectPlan *plan, const ProtectColumn *column);
+extern void alter_set_not_null(const ProtectPlan *plan, bool back);
 extern void alter_drop_checks(const ProtectPlan *plan);
+extern void alter_drop_constraint(const ProtectPlan *plan, const char *name);
 extern void alter_move_checks(const ProtectPlan *plan, bool back);
 extern void alter_drop_trigger(const ProtectPlan *plan);
 extern void alter_make_trigger(const ProtectPlan *plan);

@@ -220,6 +220,40 @@ read_column(Relation rel, char **args, ProtectedColumn *column)
 	column->not_null = attr->attnotnull;
 }
 
+/* What the words at the end of the trigger's arguments say */
+static void
+read_words(Relation rel, Protection *protection)
+{
+	int			next = 0;
+
+	while (next < list_length(protection->words))
+	{
+		const char *word = list_nth(protection->words, next++);
+		const char *operand = next < list_length(protection->words) ?
+			list_nth(protection->words, next) : "";
+
+		if (strcmp(word, SEAL_ARG_LIVE) == 0)
+			protection->live = true;
+		else if (strcmp(word, SEAL_ARG_FILE) == 0)
+		{
+			if (atooid(operand) == rel->rd_rel->relfilenode)
+				protection->old_file = true;
+			next++;
+		}
+		else if (strcmp(word, SEAL_ARG_NOT_NULL) == 0)
+		{
+			AttrNumber	carrier = column_number(rel, operand);
+
+			for (int i = 0; i < protection->ncolumns; i++)
+			{
+				if (protection->columns[i].carrier == carrier)
+					protection->columns[i].not_null = true;
+			}
+			next += 2;
+		}
+	}
+}
+
 /*
  * How an open table is protected, palloc'd; NULL where it is not.  55000 where
  * its trigger's arguments do not fit the table.
@@ -251,10 +285,8 @@ protection_read(Relation rel)
 		next += SEAL_ARGS_PER_COLUMN;
 	}
 	for (next++; next < nargs; next++)
-	{
-		if (strcmp(trigger->tgargs[next], SEAL_ARG_LIVE) == 0)
-			protection->live = true;
-	}
+		protection->words = lappend(protection->words, pstrdup(trigger->tgargs[next]));
+	read_words(rel, protection);
 	return protection;
 }
 
@@ -266,6 +298,7 @@ copy_protection(const Protection *protection)
 	Protection *copy = palloc(size);
 
 	memcpy(copy, protection, size);
+	copy->words = NIL;
 	for (int i = 0; i < copy->ncolumns; i++)
 		copy->columns[i].context = pstrdup(protection->columns[i].context);
 	return copy;

@@ -34,7 +34,10 @@
  */
 #define SEAL_ARGS_PER_COLUMN	4	/* carrier, sidecar, term or '', context */
 #define SEAL_ARG_END			""	/* stands where a carrier would */
-#define SEAL_ARG_LIVE			"live"
+#define SEAL_ARG_LIVE			"live"	/* carriers may still hold values */
+#define SEAL_ARG_NOT_NULL		"not_null"	/* meanwhile: carrier, constraint
+											 * or '' */
+#define SEAL_ARG_FILE			"file"	/* it was switched live in this file */
 
 /* A protected column */
 typedef struct ProtectedColumn
@@ -56,6 +59,9 @@ typedef struct Protection
 	AttrNumber	tenant;
 	Oid			tenant_type;	/* text, varchar, uuid or an integer */
 	bool		live;			/* carriers may still hold values */
+	bool		old_file;		/* the file may hold plaintext of dead rows */
+	List	   *words;			/* of the trigger's arguments; protection_read
+								 * only */
 	int			ncolumns;
 	ProtectedColumn columns[FLEXIBLE_ARRAY_MEMBER];
 } Protection;
