@@ -25,9 +25,9 @@ url_host(const char *url, char *host, size_t size)
 	len = strcspn(start, "/?#");
 	if (len == 0 || len >= size || memchr(start, '@', len) != NULL)
 		return false;
+	memset(host, 0, size);
 	for (size_t i = 0; i < len; i++)
 		host[i] = pg_tolower((unsigned char) start[i]);
-	host[len] = '\0';
 	return true;
 }
 
