@@ -131,7 +131,7 @@ class Sts(Identity):
 
     def web_identity(self, request, form, role):
         wanted = self.roles.get(role, {}).get('web_identity_token')
-        if wanted is not None and form.get('WebIdentityToken') != wanted:
+        if wanted is not None and form.get('WebIdentityToken') not in (wanted if isinstance(wanted, list) else [wanted]):
             return self.error(request, 'InvalidIdentityToken', 'Couldn\'t retrieve verification key from your identity '
                               'provider,  please reference AssumeRoleWithWebIdentity documentation for requirements')
         return self.give(request, 'AssumeRoleWithWebIdentity', form, role)

@@ -37,8 +37,9 @@ chomp(my $role = slurp_file("$folder/role_id"));
 $profiles =~ s/ROLE-ID/$role/;
 my $profile = JSON::PP->new->decode($profiles)->{profiles}{vault};
 
+write_file("$folder/root", 'root');
 my $server = kms_server('vault',
-	profiles => { vault => $profile, map { $_ => { hosts => [$host], ca_file => $bao->{ca}, token_file => "$folder/$_" } } 'careless', 'poor' },
+	profiles => { vault => $profile, map { $_ => { hosts => [$host], ca_file => $bao->{ca}, token_file => "$folder/$_" } } 'careless', 'poor', 'root' },
 	conf => [ "envelope.cache_ttl = '4s'", "envelope.outage_grace = '5s'", 'max_connections = 120', 'envelope.log_kms_calls = on' ]);
 $server->safe_psql('postgres', q{SELECT envelope_create_kek('local', 'local://platform')});
 my $sql = (grep { /envelope_create_kek/ } of_guide('sql'))[0];
@@ -82,6 +83,16 @@ is(sqlstate($server, q{SELECT envelope_create_tenant('t3', 'typo')}), 'VE002', '
 is((bao($bao, 'GET', 'transit/keys/acmee'))[0], 404, 'and no key in Vault');
 kek('nomount', "hcvault://$host/elsewhere/keys/acme", 'careless');
 like((check_kek($server, 'nomount'))[1], qr/mount|permission/, 'nor where the engine is not');
+
+# A key in a namespace
+bao($bao, 'POST', 'sys/namespaces/acme', {});
+my $in_namespace = sub { bao({ %$bao, url => $bao->{url} }, $_[0], $_[1] =~ s{^}{acme/}r, $_[2]) };
+is(($in_namespace->('POST', 'sys/mounts/transit', { type => 'transit' }))[0], 204, 'a namespace has an engine of its own');
+$in_namespace->('POST', 'transit/keys/inside', { derived => \1 });
+$server->safe_psql('postgres', qq{SELECT envelope_create_kek('namespace', 'hcvault://$host/transit/keys/inside', '{"profile": "root", "namespace": "acme"}'), envelope_create_kek('outside', 'hcvault://$host/transit/keys/inside', '{"profile": "root"}')});
+is(check_kek($server, 'namespace'), 'ok', 'a KEK in a namespace');
+is(check_kek($server, 'outside'), 'denied', 'is not there without it');
+$server->safe_psql('postgres', q{SELECT envelope_drop_kek('namespace'), envelope_drop_kek('outside')});
 
 # A profile is sent to no other host than it names, whatever the URI.
 kek('stranger', 'hcvault://elsewhere.example:8200/transit/keys/platform', 'vault');

@@ -1,5 +1,3 @@
-# python: kms
-#
 # What goes wrong between a server and its KMSs, each thing for each kind of KMS:
 # it is told for what it is, never taken for a denial, holds up nobody else, and
 # ends by itself.
@@ -204,6 +202,18 @@ is(join(' ', map { $_->wait } @hanging), join(' ', ('unreachable') x 20), 'who w
 $_->quit for @hanging;
 is(worker_pid($server), $worker, 'the worker is the same');
 
+# A worker that is busy with a KMS that does not answer holds up no CREATE DATABASE,
+# no DROP DATABASE, and no shutdown.
+$fs->fault('kms', 'stall');
+$user->query('SELECT envelope_evict_all()');
+@hanging = map { Envelope::Session->new($server)->send("SET envelope.kms_timeout = '60s'; " . sprintf $open, 'kms') } 1 .. 5;
+$start = now();
+is($user->query('CREATE DATABASE beside'), '', 'a database is created beside a KMS that hangs');
+is($user->query('DROP DATABASE beside'), '', 'and dropped');
+cmp_ok(now() - $start, '<', 30, 'without waiting for it');
+$fs->well;
+$_->quit for @hanging;
+
 # --- who is at the other end ----------------------------------------------------------
 
 $user->query(q{SELECT envelope_create_kek('plain', 'hcvault://192.0.2.1:8200/transit/keys/plain', '{"profile": "plain"}')});
@@ -235,6 +245,25 @@ for my $offset (90, -90)
 }
 $fs->control('POST', '/clock', { offset => 0 });
 
+# A steady herd: 40 sessions seal and open under one key for several of its lives,
+# while the KMS takes its time.
+$fs->fault('kms', 'latency', operation => 'Decrypt', ms => 200);
+$user->query(q{SELECT envelope_evict('kms')});
+my $asked = sub { scalar grep { $_->{operation} eq 'Decrypt' && $_->{key} =~ m{/kms$} } $fs->log('kms') };
+my $before = $asked->();
+my $herd = run_load($server, q{SELECT 1 / (envelope_decrypt('kms', v) = 'of kms')::int, envelope_encrypt('kms', 'x') FROM kms_sealed}, 12, 40, 200);
+cmp_ok(finish_load($herd), '>', 1000, 'forty sessions seal and open for three lives of a key');
+# Each life ends between 0.7 and 1 of the TTL of 4 s.
+cmp_ok($asked->() - $before, '<=', 12 / (0.7 * 4) + 2, 'by one call for each 0.7 of its TTL');
+$fs->well;
+
+# Shut down while a call hangs.
+$fs->fault('kms', 'stall');
+$user->query(q{SELECT envelope_evict('kms')});
+my $last = Envelope::Session->new($server)->send(sprintf $open, 'kms');
 $user->quit;
+$start = now();
 $server->stop;
+cmp_ok(now() - $start, '<', 30, 'the server shuts down while a call hangs');
+$last->quit;
 done_testing();

@@ -52,15 +52,21 @@ sub swap
 
 my $turn = 0;
 
-# A new token in each of them; only the newest web identity is accepted.
+# A new token in each of them; of the others' only this one and the one before are
+# accepted from now on.
 sub turn_tokens
 {
-	$turn++;
-	my $web = swap('web', "header.claims.signature$turn");
-	my $subject = swap('subject', "subject-token-$turn");
-	$fs->set('sts', 'roles', { $role => { external_id => 'c2a1f0' }, $web_role => { web_identity_token => "header.claims.signature$turn" },
-		$file_role => { external_id => 'in a file' } });
-	$fs->set('gcptoken', 'subject_tokens', ["subject-token-$turn"]);
+	my $last = $turn++;
+	my ($web_tokens, $subjects) = ([], []);
+	for ($last, $turn)
+	{
+		push @$web_tokens, "header.claims.signature$_";
+		push @$subjects, "subject-token-$_";
+	}
+	$fs->set('sts', 'roles', { $role => { external_id => 'c2a1f0' }, $web_role => { web_identity_token => $web_tokens }, $file_role => { external_id => 'in a file' } });
+	$fs->set('gcptoken', 'subject_tokens', $subjects);
+	my $web = swap('web', $web_tokens->[1]);
+	my $subject = swap('subject', $subjects->[1]);
 	my $made = http_json('POST', $fs->url('vault') . '/v1/auth/token/create', { ttl => "${life}s", policies => ['envelope'] }, $root);
 	my $vault = swap('vault', $made->{auth}{client_token});
 	return ($web, $subject, $vault);
@@ -83,6 +89,9 @@ my %given = (ttl => $life, max_ttl => 2 * $life, policies => ['envelope']);
 $fs->set('vault', 'jwts', { envelope => { jwt => 'pod.token.signature', %given } });
 $fs->set('vault', 'certificates', { envelope => { common_name => 'envelope-client', %given } });
 
+# A token of an operator's own, in ~/.vault-token
+my $ambient = http_json('POST', $fs->url('vault') . '/v1/auth/token/create', { ttl => '1h', policies => ['envelope'] }, $root)->{auth}{client_token};
+
 # Google
 my $account = JSON::PP::decode_json(slurp_file("$fs->{folder}/service_account.json"));
 my $tokens = $fs->url('gcptoken', 'https');
@@ -104,6 +113,7 @@ my %aws = (AWS_ENDPOINT_URL_KMS => $fs->url('kms', 'https'), AWS_ENDPOINT_URL_ST
 my %kek = (aws => ["aws-kms://$key"], role => [ "aws-kms://$customer", { role_arn => $role, external_id => 'c2a1f0' } ],
 	(map { $_ => [ "gcp-kms://$gcp", { profile => $_ } ] } 'google', 'user', 'url'),
 	(map { $_ => [ "hcvault://$vault_host/transit/keys/platform", { profile => $_ } ] } 'kubernetes', 'cert', 'token'),
+	ambient => ["hcvault://$vault_host/transit/keys/platform"],
 	approle => [ "hcvault://127.0.0.1:$bao->{port}/transit/keys/platform", { profile => 'approle' } ]);
 my %chains = (
 	instance => { keks => [ 'aws', 'role', 'google', 'approle' ],
@@ -114,8 +124,10 @@ my %chains = (
 			AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE => write_file("$folder/authorization", 'let me in'),
 			GOOGLE_APPLICATION_CREDENTIALS => "$fs->{folder}/service_account.json" },
 		profiles => { kubernetes => { %vault, kubernetes_role => 'envelope', jwt_file => $jwt_file } } },
-	web => { keks => [ 'aws', 'google', 'cert' ],
-		env => { AWS_WEB_IDENTITY_TOKEN_FILE => $web_file, AWS_ROLE_ARN => $web_role, GOOGLE_APPLICATION_CREDENTIALS => $external_file },
+	web => { keks => [ 'aws', 'google', 'cert', 'ambient' ],
+		env => { AWS_WEB_IDENTITY_TOKEN_FILE => $web_file, AWS_ROLE_ARN => $web_role, GOOGLE_APPLICATION_CREDENTIALS => $external_file,
+			VAULT_ADDR => $fs->url('vault', 'https'), VAULT_CACERT => $fs->{ca} },
+		files => { '.vault-token' => $ambient },
 		profiles => { cert => { %vault, client_cert => "$fs->{folder}/client.pem", client_key => "$fs->{folder}/client.pem", cert_role => 'envelope' } } },
 	files => { keks => [ 'aws', 'user', 'url', 'token' ],
 		files => { '.aws/config' => "[default]\nregion = us-east-1\n\n[profile envelope]\nrole_arn = $file_role\nsource_profile = base\nexternal_id = in a file\n",
