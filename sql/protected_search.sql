@@ -153,6 +153,11 @@ SELECT (plan_of($$SELECT id FROM of_all WHERE email = 'user201@example.com' AND 
 SELECT id FROM of_all WHERE email = 'user201@example.com' AND tenant_id = 't2';
 SELECT id, ssn FROM of_tenant WHERE email = 'user200@example.com';
 RESET ROLE;
+-- Rows of views that are locked, or looked at again
+SELECT id FROM of_all WHERE email = 'user201@example.com' AND tenant_id = 't2' FOR UPDATE;
+SELECT v FROM of_all v WHERE email = 'user201@example.com' AND tenant_id = 't2';
+UPDATE of_all SET email = email WHERE email = 'user201@example.com' AND tenant_id = 't2' RETURNING id;
+UPDATE orders o SET amount = 0 FROM of_all v WHERE v.email = 'user200@example.com' AND v.tenant_id = 't1' AND o.id = v.id RETURNING v.id, v;
 ALTER POLICY tenant ON customers USING (tenant_id = (SELECT current_setting('app.tenant')));
 SET ROLE regress_app;
 SET app.tenant = 't2';

@@ -36,6 +36,7 @@
 #include "tcop/pquery.h"
 #include "tcop/tcopprot.h"
 #include "utils/lsyscache.h"
+#include "utils/typcache.h"
 
 #include "compat.h"
 #include "tables/hide.h"
@@ -137,6 +138,30 @@ is_stored(const HideLevel *level, const Var *var)
 	}
 }
 
+/* Are all fields of a row in a list, as "(row).*" puts them there? */
+static bool
+has_all_fields(List *entries, const Node *row)
+{
+	TupleDesc	desc = lookup_rowtype_tupdesc_domain(exprType(row), -1, true);
+	int			missing = 0;
+	ListCell   *cell;
+
+	if (desc == NULL)
+		return false;
+	for (int i = 0; i < desc->natts; i++)
+		missing += TupleDescAttr(desc, i)->attisdropped ? 0 : 1;
+	ReleaseTupleDesc(desc);
+
+	foreach(cell, entries)
+	{
+		const FieldSelect *select = (const FieldSelect *) lfirst_node(TargetEntry, cell)->expr;
+
+		if (IsA(select, FieldSelect) && equal(select->arg, row))
+			missing--;
+	}
+	return missing <= 0;
+}
+
 /*
  * Is this entry one of those that a "*" became?  They all have its location,
  * which is unknown in the command TABLE; what is named has its own.
@@ -147,6 +172,8 @@ is_of_star(List *entries, const TargetEntry *entry)
 	const Var  *var = (const Var *) entry->expr;
 	ListCell   *cell;
 
+	if (IsA(var, FieldSelect))
+		return has_all_fields(entries, (Node *) ((FieldSelect *) var)->arg);
 	if (!IsA(var, Var))
 		return false;
 	if (var->location < 0)
@@ -227,6 +254,18 @@ refuse_names(Node *node, void *context)
 	return expression_tree_walker(node, refuse_names, context);
 }
 
+/* Is this a column, or a field of a row, that an application does not know? */
+static bool
+entry_is_stored(const HideLevel *level, const TargetEntry *entry)
+{
+	const FieldSelect *select = (const FieldSelect *) entry->expr;
+
+	if (IsA(select, FieldSelect))
+		return column_is_stored(typeOrDomainTypeRelid(exprType((Node *) select->arg)),
+								select->fieldnum);
+	return IsA(entry->expr, Var) && is_stored(level, (Var *) entry->expr);
+}
+
 /*
  * What in a list of a query is to be hidden
  */
@@ -241,8 +280,8 @@ hidden_entries(const Query *query, List *entries)
 	{
 		TargetEntry *entry = lfirst_node(TargetEntry, cell);
 
-		if (!entry->resjunk && is_of_star(entries, entry) &&
-			is_stored(&level, (Var *) entry->expr))
+		if (!entry->resjunk && entry_is_stored(&level, entry) &&
+			is_of_star(entries, entry))
 			result = lappend(result, entry);
 	}
 	return result;

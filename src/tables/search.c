@@ -206,6 +206,22 @@ whole_row_walker(Node *node, void *context)
 	return expression_tree_walker(node, whole_row_walker, context);
 }
 
+/*
+ * Will whole rows of this be asked for, to be locked or looked at again?  Those
+ * of a view have its type, which has no further columns.
+ */
+static bool
+rows_are_marked(const Query *query, const RangeTblEntry *rte)
+{
+	if (!OidIsValid(rte->relid))
+		return false;
+	return query->rowMarks != NIL ||
+		(query->commandType != CMD_SELECT &&
+		 (rte->security_barrier || rte->subquery->limitCount ||
+		  rte->subquery->limitOffset || rte->subquery->hasWindowFuncs ||
+		  rte->subquery->hasTargetSRFs));
+}
+
 /* Can the columns behind a Var be reached, subqueries being given more? */
 static bool
 can_expose(Query *query, const Var *var)
@@ -218,7 +234,8 @@ can_expose(Query *query, const Var *var)
 		if (rte->rtekind == RTE_RELATION)
 			return true;
 		if (rte->rtekind == RTE_SUBQUERY &&
-			query_tree_walker(query, whole_row_walker, &sought, 0))
+			(rows_are_marked(query, rte) ||
+			 query_tree_walker(query, whole_row_walker, &sought, 0)))
 			return false;
 		var = behind_var(rte, var, query, &query);
 		if (var == NULL)
