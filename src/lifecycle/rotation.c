@@ -416,12 +416,99 @@ scan_tables(Pass * pass)
 pg_noreturn static void
 report_unreadable(const Pass * pass)
 {
+	HASH_SEQ_STATUS status;
+	SweepKey   *key;
+	int64		nvalues = 0;
+	const char *where = NULL;
+
+	hash_seq_init(&status, pass->sweep->keys);
+	while ((key = hash_seq_search(&status)) != NULL)
+	{
+		nvalues += key->unreadable;
+		where = key->unreadable_where ? key->unreadable_where : where;
+	}
 	ereport(ERROR,
 			(errcode(ERRCODE_ENVELOPE_CORRUPT),
-			 errmsg(INT64_FORMAT " values under retired keys cannot be opened",
-					pass->sweep->unreadable),
-			 errdetail("The first is in %s.", pass->sweep->unreadable_where),
+			 errmsg(INT64_FORMAT " values under retired keys cannot be opened", nvalues),
+			 errdetail("The first is in %s.", where),
 			 errhint("All others are re-encrypted.  Mend or delete these, or check the context that the column was registered with, and call again.")));
+}
+
+/*
+ * What keeps a tenant from being rotated, palloc'd; NULL where nothing does.
+ * If something does, its keys leave the sweep.
+ */
+static char *
+take_out_tenant(Pass * pass, const Rotation * rotation)
+{
+	size_t		len = strlen(rotation->tenant);
+	const char *utf8 = utf8_from_server(rotation->tenant, &len);
+	HASH_SEQ_STATUS status;
+	SweepKey   *key;
+	char	   *why = NULL;
+
+	hash_seq_init(&status, pass->sweep->keys);
+	while ((key = hash_seq_search(&status)) != NULL)
+	{
+		if (strcmp(key->tenant, utf8) != 0)
+			continue;
+		if (key->failed)
+			why = pstrdup(key->failed);
+		else if (key->unreadable > 0)
+			why = psprintf(INT64_FORMAT " values under retired keys cannot be opened, the first in %s",
+						   key->unreadable, key->unreadable_where);
+	}
+	if (why == NULL)
+		return NULL;
+	hash_seq_init(&status, pass->sweep->keys);
+	while ((key = hash_seq_search(&status)) != NULL)
+	{
+		if (strcmp(key->tenant, utf8) == 0)
+			(void) hash_search(pass->sweep->keys, &key->key_id, HASH_REMOVE, NULL);
+	}
+	return why;
+}
+
+/*
+ * Go on without the tenants whose values could not all be re-encrypted: what is
+ * wrong with one holds up no other.  Their rotations stay unfinished, and say
+ * why.
+ */
+static void
+leave_out_trouble(Pass * pass)
+{
+	OwnerScope	scope;
+	int			nleft = 0;
+
+	store_begin(&scope);
+	for (int i = 0; i < pass->nrotations; i++)
+	{
+		Rotation   *rotation = &pass->rotations[i];
+		char	   *why = take_out_tenant(pass, rotation);
+
+		if (why)
+		{
+			StoreParam	params[] = {
+				{INT8OID, Int64GetDatum(rotation->id), false},
+				store_text(why)
+			};
+
+			(void) store_execute("UPDATE envelope.rotations SET error = $2, pid = NULL,"
+								 " waits_for = NULL WHERE rotation_id = $1",
+								 lengthof(params), params);
+			ereport(WARNING,
+					(errmsg("the rotation of tenant \"%s\" could not be finished", rotation->tenant),
+					 errdetail("%s", why),
+					 errhint("See envelope_verify_tenant(); the next call goes on with it.")));
+			steps_unlock_tenant(rotation->tenant);
+		}
+		else
+			pass->rotations[nleft++] = *rotation;
+	}
+	pass->nrotations = nleft;
+	pass->sweep->ntrouble = 0;
+	store_end(&scope);
+	steps_commit();
 }
 
 /* Find out which keys are the old ones. */
@@ -503,7 +590,7 @@ record_proof(Pass * pass)
 		(void) store_execute("UPDATE envelope.rotations"
 							 " SET phase = 'proven', finished_at = clock_timestamp(),"
 							 " proof = $2::jsonb, rows_reencrypted = $3, relation = NULL,"
-							 " waits_for = NULL, pid = NULL"
+							 " waits_for = NULL, pid = NULL, error = NULL"
 							 " WHERE rotation_id = $1", lengthof(params), params);
 		audit_record("rotation.proven", rotation->tenant, NULL, rotation->new_key, proof);
 	}
@@ -554,6 +641,7 @@ rotation_of_tenants(char **tenants, int ntenants, const RotationPace * pace,
 		return 0;
 
 	gather_old_keys(&pass);
+	pass.sweep->tolerant = trouble == TROUBLE_WARN;
 	{
 		int			ntables;
 		SweepTable *tables = sweep_tables(pass.sweep, &ntables);
@@ -567,8 +655,14 @@ rotation_of_tenants(char **tenants, int ntenants, const RotationPace * pace,
 	for (;;)
 	{
 		reencrypt_tables(&pass);
-		if (pass.sweep->unreadable > 0)
-			report_unreadable(&pass);
+		if (pass.sweep->ntrouble > 0)
+		{
+			if (trouble == TROUBLE_THROW)
+				report_unreadable(&pass);
+			leave_out_trouble(&pass);
+			if (pass.nrotations == 0)
+				return 0;
+		}
 		enter_phase(&pass, "wait");
 		steps_await_transactions(tell_waiting, &pass);
 		if (scan_tables(&pass))
@@ -627,7 +721,7 @@ rotation_in_transaction(const char *tenant, bool reencrypt)
 	sweep_name_triggers(tables, ntables);
 	for (int i = 0; i < ntables; i++)
 		sweep_whole(pass.sweep, &tables[i]);
-	if (pass.sweep->unreadable > 0)
+	if (pass.sweep->ntrouble > 0)
 		report_unreadable(&pass);
 
 	store_begin(&scope);

@@ -204,17 +204,22 @@ sweep_name_triggers(const SweepTable * tables, int ntables)
 	}
 }
 
-/* The key of the set that a column's value is under; NULL where it is not. */
+/*
+ * The key of the set that a column's value is under; NULL where it is not, or
+ * the key has turned out to be of no use.
+ */
 static SweepKey *
 key_of(Sweep * sweep, TupleTableSlot *slot, AttrNumber attnum)
 {
 	bool		isnull;
 	Datum		value = slot_getattr(slot, attnum, &isnull);
 	int64		key_id;
+	SweepKey   *key;
 
 	if (isnull || !sealed_value_key(value, &key_id))
 		return NULL;
-	return hash_search(sweep->keys, &key_id, HASH_FIND, NULL);
+	key = hash_search(sweep->keys, &key_id, HASH_FIND, NULL);
+	return key && key->failed == NULL ? key : NULL;
 }
 
 /* Has the row a value under one of the keys? */
@@ -257,17 +262,44 @@ reseal(const SweepKey * key, const char *context, size_t context_len, Datum valu
 	return PointerGetDatum(fresh);
 }
 
+/* Does an error concern the key or its tenant, and nothing else? */
+static bool
+is_about_key(int sqlerrcode)
+{
+	return sqlerrcode == ERRCODE_ENVELOPE_DENIED ||
+		sqlerrcode == ERRCODE_ENVELOPE_UNREACHABLE ||
+		sqlerrcode == ERRCODE_ENVELOPE_DESTROYED ||
+		sqlerrcode == ERRCODE_ENVELOPE_SUSPENDED;
+}
+
+/* Note that a value does not open, or that its key is of no use. */
+static void
+note_trouble(Rewriter * work, SweepKey * key, AttrNumber attnum, ItemPointer tid,
+			 const ErrorData *error)
+{
+	MemoryContext context = work->sweep->context;
+
+	if (key->unreadable == 0 && key->failed == NULL)
+		work->sweep->ntrouble++;
+	if (error->sqlerrcode != ERRCODE_ENVELOPE_CORRUPT)
+		key->failed = MemoryContextStrdup(context, error->message);
+	else if (key->unreadable++ == 0)
+		key->unreadable_where =
+			MemoryContextStrdup(context, describe_place(work->result->ri_RelationDesc,
+														attnum, tid));
+}
+
 /*
- * The same; false where the value does not open, which is noted.  What throws
- * that (VE004) holds nothing that an abort would have to release.
+ * The same; false where the value does not open, or a tolerant sweep has to go
+ * on without its key.  What throws that holds nothing that an abort would have
+ * to release.
  */
 static bool
 try_reseal(Rewriter * work, SealedColumn * column, SweepKey * key,
 		   TupleTableSlot *slot, Datum *value)
 {
 	MemoryContext oldcontext = CurrentMemoryContext;
-	Sweep	   *sweep = work->sweep;
-	volatile bool ok = true;
+	ErrorData  *volatile error = NULL;
 
 	PG_TRY();
 	{
@@ -278,20 +310,22 @@ try_reseal(Rewriter * work, SealedColumn * column, SweepKey * key,
 	}
 	PG_CATCH();
 	{
-		if (geterrcode() != ERRCODE_ENVELOPE_CORRUPT)
+		int			code = geterrcode();
+
+		if (code != ERRCODE_ENVELOPE_CORRUPT &&
+			!(work->sweep->tolerant && is_about_key(code)))
 			PG_RE_THROW();
 		MemoryContextSwitchTo(oldcontext);
+		error = CopyErrorData();
 		FlushErrorState();
-		ok = false;
 	}
 	PG_END_TRY();
 
-	if (!ok && sweep->unreadable++ == 0)
-		sweep->unreadable_where =
-			MemoryContextStrdup(sweep->context,
-								describe_place(work->result->ri_RelationDesc,
-											   column->column, &slot->tts_tid));
-	return ok;
+	if (error == NULL)
+		return true;
+	note_trouble(work, key, column->column, &slot->tts_tid, error);
+	FreeErrorData(error);
+	return false;
 }
 
 /* Update a row that is locked. */

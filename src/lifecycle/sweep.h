@@ -20,6 +20,9 @@ typedef struct SweepKey
 	int64		rows;			/* re-encrypted */
 	int64		hits;			/* found by a scan */
 	char	   *where;			/* the first place it was found in */
+	int64		unreadable;		/* values that do not open */
+	char	   *unreadable_where;	/* the first of them */
+	char	   *failed;			/* why the key cannot be used, or NULL */
 }			SweepKey;
 
 /* What is left to do of a table */
@@ -36,13 +39,13 @@ typedef struct SweepTable
 typedef struct Sweep
 {
 	MemoryContext context;
+	bool		tolerant;		/* go on without keys that cannot be used */
 	HTAB	   *keys;
 	int64		seen;			/* rows */
 	int64		estimated;		/* rows of all tables, as far as is known */
 	int64		rows;			/* re-encrypted */
 	int64		skipped;		/* rows that others had locked, at the moment */
-	int64		unreadable;		/* values that do not open */
-	char	   *unreadable_where;	/* the first of them */
+	int			ntrouble;		/* keys that failed, or have unreadable values */
 	StringInfoData columns;		/* of the last scan, elements of a JSON array */
 	int64		hits;			/* of the last scan */
 }			Sweep;
