@@ -254,7 +254,7 @@ sub start_aws
 		my @command = $kind eq 'roto' ? ("$bin/roto-server", '--ephemeral', '--port', $port)
 		  : $kind eq 'moto' ? ("$bin/moto_server", '-H', '127.0.0.1', '-p', $port)
 		  : ("$bin/ministack");
-		local $ENV{GATEWAY_PORT} = $port;
+		local @ENV{qw(GATEWAY_PORT BIND_HOST)} = ($port, '127.0.0.1');
 		local @ENV{qw(HOME TMPDIR)} = ($folder, $folder);
 		my $run = spawn("$folder/$kind.log", @command);
 		my $up = eventually(sub { !$run->pumpable || IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) });

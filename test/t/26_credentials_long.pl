@@ -5,8 +5,10 @@
 
 use strict;
 use warnings;
+use Cwd qw(abs_path);
 use File::Basename qw(dirname);
 
 $ENV{ENVELOPE_CREDENTIAL_SECONDS} = 20;
-my $result = do(dirname(__FILE__) . '/24_credentials.pl');
+my $file = abs_path(dirname(__FILE__) . '/24_credentials.pl');
+do $file;
 die $@ if $@;
