@@ -33,6 +33,7 @@
 
 #include "compat.h"
 #include "keys/catalog.h"
+#include "tables/planner.h"
 #include "tables/protect.h"
 #include "tables/protection.h"
 #include "tables/triggers.h"
@@ -380,7 +381,8 @@ trigger_before(CreateTrigStmt *stmt, DdlChange *change)
 		strcmp(stmt->trigname, SEAL_TRIGGER) >= 0)
 		refuse(plan, "call a trigger after the one that seals on", NULL);
 	change->plan = stmt->row ? plan : NULL;
-	change->wrap_triggers = true;
+	/* Who works on what is stored gets it in triggers too, as pg_repack's. */
+	change->wrap_triggers = !planner_shows_stored_form();
 }
 
 static void

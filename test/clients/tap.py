@@ -41,10 +41,10 @@ def raises(kind, what, function, *args, **kwargs):
 
 
 def sql(text, database=None):
-    """By the superuser, in psql."""
+    """By the superuser, in psql, straight to the server."""
     done = subprocess.run(
         ["psql", "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", database or os.environ["PGDATABASE"]],
-        input=text, capture_output=True, text=True, env={**os.environ, "PGOPTIONS": ""})
+        input=text, capture_output=True, text=True, env={**os.environ, "PGHOST": os.environ.get("SERVER_HOST", os.environ["PGHOST"])})
     if done.returncode != 0:
         raise RuntimeError(done.stderr)
     return done.stdout.strip()
