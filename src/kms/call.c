@@ -738,9 +738,7 @@ send_request(Call *call, int n)
 		call->due = now + wait;
 	else
 	{
-		/* What is left of this millisecond does not count. */
-		call->due = now + exchange->request.delay_ms +
-			(exchange->request.delay_ms > 0 ? 1 : 0);
+		call->due = now + exchange->request.delay_ms;
 		exchange->done = true;
 	}
 }
@@ -850,6 +848,32 @@ claim_requests(void)
 	return claimed;
 }
 
+/* Is the reply to a leader's request there, or given up? */
+static bool
+reply_is_due(Call *call, int64 now)
+{
+	const HttpExchange *exchange = &call->exchange;
+	instr_time	elapsed;
+
+	if (exchange->done && exchange->request.method != NULL)
+		return true;
+	if (now < call->due)
+		return false;
+	if (!exchange->done)
+		return true;
+
+	/*
+	 * Ordered to be late: by so much at least, parts of milliseconds
+	 * included.
+	 */
+	INSTR_TIME_SET_CURRENT(elapsed);
+	INSTR_TIME_SUBTRACT(elapsed, call->attempted_at);
+	if (INSTR_TIME_GET_MILLISEC(elapsed) >= exchange->request.delay_ms)
+		return true;
+	call->due = now + 1;
+	return false;
+}
+
 /* Move a call on, if its time has come. */
 static void
 advance_call(Call *call)
@@ -879,9 +903,7 @@ advance_call(Call *call)
 				attempt_call(call);
 			break;
 		case CALL_ASKING:
-			if (call->leader == call &&
-				(now >= call->due ||
-				 (call->exchange.done && call->exchange.request.method != NULL)))
+			if (call->leader == call && reply_is_due(call, now))
 				finish_exchange(call);
 			break;
 	}
