@@ -67,8 +67,9 @@ def pgbench(script, *arguments):
     path = os.path.join(folder, "script.sql")
     with open(path, "w") as file:
         file.write(script)
-    subprocess.run(["pgbench", "-n", "-f", path, "--log", f"--log-prefix={folder}/log", *arguments, "postgres"],
-                   check=True, capture_output=True)
+    done = subprocess.run(["pgbench", "-n", "-f", path, "--log", f"--log-prefix={folder}/log", *arguments, "postgres"],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
     latencies = []
     for log in glob.glob(f"{folder}/log*"):
         with open(log) as file:
