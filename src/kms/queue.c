@@ -614,6 +614,8 @@ int
 kms_queue_claim(void)
 {
 	KmsSlot    *best = NULL;
+	const KmsSlot *judged = NULL;
+	bool		may = false;
 
 	LWLockAcquire(queue_lock(), LW_EXCLUSIVE);
 	for (int i = 0; i < queue->nslots; i++)
@@ -627,7 +629,16 @@ kms_queue_claim(void)
 			 (slot->request.priority == best->request.priority &&
 			  slot->ticket > best->ticket)))
 			continue;
-		if (may_run(slot))
+
+		/* Many of the same KEK wait in a row: it is judged once. */
+		if (judged == NULL || judged->request.database != slot->request.database ||
+			strcmp(judged->request.kek, slot->request.kek) != 0 ||
+			strcmp(judged->request.uri, slot->request.uri) != 0)
+		{
+			judged = slot;
+			may = may_run(slot);
+		}
+		if (may)
 			best = slot;
 	}
 	if (best)
