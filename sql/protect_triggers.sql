@@ -104,7 +104,20 @@ SELECT outcome($$INSERT INTO visits_1 VALUES ('2020-01-01', '', 't1', 4)$$) AS c
 SET envelope.stored_form = on;
 SELECT tableoid::regclass, id, secret, envelope_is_sealed(secret__sealed) FROM visits ORDER BY id;
 RESET envelope.stored_form;
-DROP TABLE visits_2;
+-- A partition that is detached stays protected.
+SELECT message('ALTER TABLE visits DETACH PARTITION visits_2 CONCURRENTLY');
+ALTER TABLE visits DETACH PARTITION visits_2;
+INSERT INTO visits_2 (id, tenant_id, secret, day) VALUES (9, 't1', 'nine', '2021-09-09');
+SELECT id, secret FROM visits_2 ORDER BY id;
+SET envelope.stored_form = on;
+SELECT id, secret, envelope_is_sealed(secret__sealed) FROM visits_2 ORDER BY id;
+RESET envelope.stored_form;
+ALTER TABLE visits ATTACH PARTITION visits_2 FOR VALUES FROM ('2021-01-01') TO ('2022-01-01');
+SELECT tableoid::regclass, id, secret FROM visits ORDER BY id;
+CREATE TABLE visits_3 (id integer, tenant_id text, secret text NOT NULL, day date, CONSTRAINT not_empty CHECK (secret <> ''));
+SELECT envelope_protect('visits_3', 'tenant_id', '{secret}', '{secret}');
+SELECT message($$ALTER TABLE visits ATTACH PARTITION visits_3 FOR VALUES FROM ('2022-01-01') TO ('2023-01-01')$$);
+DROP TABLE visits_2, visits_3;
 SELECT envelope_unprotect('visits');
 SELECT indexrelid::regclass::text AS name, pg_get_indexdef(indexrelid) AS definition FROM pg_index WHERE indrelid IN ('visits'::regclass, 'visits_1'::regclass) EXCEPT SELECT * FROM parts;
 SELECT id, tenant_id, secret FROM visits ORDER BY id;

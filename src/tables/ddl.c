@@ -211,6 +211,44 @@ drop_with_column(DdlChange *change, AlterTableCmd *command)
 	return result;
 }
 
+/* Is a column protected in the same way in another table? */
+static bool
+is_same_column(const ProtectColumn *column, const ProtectColumn *other)
+{
+	return other != NULL &&
+		strcmp(column->sidecar, other->sidecar) == 0 &&
+		strcmp(column->context, other->context) == 0 &&
+		strcmp(column->term ? column->term : "", other->term ? other->term : "") == 0;
+}
+
+/*
+ * A table that is to become a partition: if it is protected it has to be in the
+ * same way, and gives up its trigger for the one that comes with it.
+ */
+static void
+attach_before(const ProtectPlan *plan, RangeVar *partition)
+{
+	ProtectPlan *other = plan_of(partition);
+	ListCell   *cell;
+	OwnerScope	scope;
+
+	if (other == NULL)
+		return;
+	if (list_length(plan->columns) != list_length(other->columns) ||
+		strcmp(plan->tenant, other->tenant) != 0)
+		refuse(plan, "attach a table that is protected in another way to", NULL);
+	foreach(cell, plan->columns)
+	{
+		ProtectColumn *column = lfirst(cell);
+
+		if (!is_same_column(column, column_called(other, column->carrier)))
+			refuse(plan, "attach a table that is protected in another way to", NULL);
+	}
+	protect_begin(other, &scope);
+	alter_drop_trigger(other);
+	protect_end(&scope);
+}
+
 /* One command of ALTER TABLE; returns what has to be done beside it. */
 static List *
 check_command(DdlChange *change, AlterTableCmd *command)
@@ -257,6 +295,15 @@ check_command(DdlChange *change, AlterTableCmd *command)
 		case AT_AddInherit:
 		case AT_AddOf:
 			refuse(plan, "let another table inherit from or be", NULL);
+		case AT_AttachPartition:
+			attach_before(plan, ((PartitionCmd *) command->def)->name);
+			break;
+		case AT_DetachPartition:
+			/* It loses the triggers that it had from the table. */
+			if (((PartitionCmd *) command->def)->concurrent)
+				refuse(plan, "detach CONCURRENTLY a partition of", NULL);
+			change->created = ((PartitionCmd *) command->def)->name;
+			break;
 		case AT_EnableTrig:
 		case AT_EnableReplicaTrig:
 		case AT_EnableTrigAll:
@@ -523,7 +570,9 @@ rename_with_column(ProtectPlan *plan, ProtectColumn *column, char *new_name)
 	column->sidecar = sidecar;
 }
 
-/* Put a plan's names on the table that was made like its own. */
+/*
+ * Put a plan's names on the table that was made like its own, or was part of it.
+ */
 static void
 plan_created(DdlChange *change)
 {

@@ -21,7 +21,8 @@ typedef struct DdlChange
 	bool		wrap_triggers;	/* there may be a new one of the application */
 	char	   *renamed;		/* a column, or NULL */
 	char	   *new_name;
-	RangeVar   *created;		/* a table LIKE a protected one, or NULL */
+	RangeVar   *created;		/* a table LIKE a protected one, or detached
+								 * from it, which gets its trigger; or NULL */
 } DdlChange;
 
 extern void utility_install_hooks(void);
