@@ -176,19 +176,16 @@ buffer_escape(SecretBuffer *buffer, const char *text)
 }
 
 /*
- * Read a file into an empty buffer, without the line ends it ends with.  False
- * with errno set where that fails; a file that is too long is EFBIG.
+ * Read a file that is open into an empty buffer, without the line ends it ends
+ * with.  False with errno set where that fails; one that is too long is EFBIG.
  */
 bool
-buffer_read_file(SecretBuffer *buffer, const char *path)
+buffer_read_fd(SecretBuffer *buffer, int fd)
 {
-	int			fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	char		chunk[4096];
 	ssize_t		len = 0;
 	int			error = 0;
 
-	if (fd < 0)
-		return false;
 	while (error == 0 && (len = read(fd, chunk, sizeof(chunk))) > 0)
 	{
 		buffer_append(buffer, chunk, len);
@@ -198,7 +195,6 @@ buffer_read_file(SecretBuffer *buffer, const char *path)
 	if (len < 0)
 		error = errno;
 	secret_wipe(chunk, sizeof(chunk));
-	close(fd);
 	if (error != 0)
 	{
 		buffer_reset(buffer);
@@ -208,6 +204,23 @@ buffer_read_file(SecretBuffer *buffer, const char *path)
 	while (buffer->len > 0 && strchr("\r\n", buffer->data[buffer->len - 1]))
 		buffer->data[--buffer->len] = '\0';
 	return true;
+}
+
+/* The same for a file by its path */
+bool
+buffer_read_file(SecretBuffer *buffer, const char *path)
+{
+	int			fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	bool		ok;
+	int			error;
+
+	if (fd < 0)
+		return false;
+	ok = buffer_read_fd(buffer, fd);
+	error = errno;
+	close(fd);
+	errno = error;
+	return ok;
 }
 
 /*

@@ -29,6 +29,7 @@ extern void buffer_base64(SecretBuffer *buffer, const void *bytes, size_t len);
 extern void buffer_base64url(SecretBuffer *buffer, const void *bytes, size_t len);
 extern void buffer_escape(SecretBuffer *buffer, const char *text);
 extern void buffer_set(SecretBuffer *buffer, const char *text);
+extern bool buffer_read_fd(SecretBuffer *buffer, int fd);
 extern bool buffer_read_file(SecretBuffer *buffer, const char *path);
 
 static inline const char *

@@ -684,7 +684,8 @@ may_send(Call *call, KmsAnswer *answer)
 				   "the KMS throttles, and bulk work leaves it alone for a while");
 		return false;
 	}
-	if (!endpoint_admits(call->endpoint))
+	/* Whoever checks a KEK wants to know how it is now. */
+	if (!endpoint_admits(call->endpoint) && call->request->operation != KMS_CHECK)
 	{
 		answer_set(answer, KMS_UNREACHABLE, HINT_REFUSED,
 				   "not asked, since calls to %.100s have failed lately", host);

@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -95,31 +96,50 @@ profiles_generation(void)
 	return generation;
 }
 
-/* Read the file; NULL or what is wrong. */
+/* Check the file that is open, and read it; NULL or what is wrong. */
 static const char *
-read_profiles(void)
+read_open_file(int fd)
 {
-	const char *path = envelope_credentials_file;
 	const char *problem = NULL;
 	SecretBuffer text = {0};
 	struct stat is;
 
-	if (path == NULL || path[0] == '\0')
-		return "envelope.credentials_file is not set";
-	if (path[0] != '/')
-		return "envelope.credentials_file is not an absolute path";
-	if (stat(path, &is) != 0)
-		return "envelope.credentials_file cannot be found";
+	if (fstat(fd, &is) != 0)
+		return "envelope.credentials_file cannot be looked at";
 	read_as = is;
 	if (!S_ISREG(is.st_mode))
 		return "envelope.credentials_file is no regular file";
 	if (!(is.st_uid == geteuid() && (is.st_mode & 0177) == 0) &&
 		!(is.st_uid == 0 && (is.st_mode & 0137) == 0))
 		return "envelope.credentials_file must belong to the server's user with mode 0600, or to root with mode 0640";
-	if (!buffer_read_file(&text, path))
+	if (!buffer_read_fd(&text, fd))
 		return "envelope.credentials_file cannot be read";
 	profiles = profiles_parse(buffer_text(&text), text.len, &problem);
 	buffer_reset(&text);
+	return problem;
+}
+
+/*
+ * Read the file; NULL or what is wrong.  What is checked is what is read, and
+ * not what the path leads to at another moment.
+ */
+static const char *
+read_profiles(void)
+{
+	const char *path = envelope_credentials_file;
+	const char *problem;
+	int			fd;
+
+	if (path == NULL || path[0] == '\0')
+		return "envelope.credentials_file is not set";
+	if (path[0] != '/')
+		return "envelope.credentials_file is not an absolute path";
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return errno == ENOENT ? "envelope.credentials_file cannot be found" :
+			"envelope.credentials_file cannot be opened";
+	problem = read_open_file(fd);
+	close(fd);
 	return problem;
 }
 

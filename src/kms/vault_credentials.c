@@ -217,6 +217,36 @@ ask_about_token(CredentialFetch *fetch, HttpRequest *request, bool renew)
 		FETCH_ASK : FETCH_FAILED;
 }
 
+/*
+ * The KEK's namespace, or else the profile's.  Where both name one, the KEK's
+ * is the same or below it: what logs in there must not be shown to whoever runs
+ * another.
+ */
+static bool
+take_namespace(CredentialFetch *fetch)
+{
+	const char *wanted = fetch->key->name_space;
+	const char *own = buffer_text(&fetch->made.name_space);
+	size_t		len;
+
+	wanted += strspn(wanted, "/");
+	own += strspn(own, "/");
+	len = strlen(own);
+	while (len > 0 && own[len - 1] == '/')
+		len--;
+	if (wanted[0] == '\0')
+		return true;
+	if (len > 0 && (strncmp(wanted, own, len) != 0 ||
+					(wanted[len] != '\0' && wanted[len] != '/')))
+	{
+		fetch_fail(fetch, KMS_MISCONFIGURED,
+				   "credentials: the profile may not be used in the namespace of this KEK");
+		return false;
+	}
+	buffer_set(&fetch->made.name_space, wanted);
+	return true;
+}
+
 static FetchStep
 vault_next(CredentialFetch *fetch, HttpRequest *request)
 {
@@ -233,8 +263,8 @@ vault_next(CredentialFetch *fetch, HttpRequest *request)
 
 	if (!(profile ? load_profile(fetch, profile) : load_environment(fetch)))
 		return FETCH_FAILED;
-	if (fetch->key->name_space[0] != '\0')
-		buffer_set(&fetch->made.name_space, fetch->key->name_space);
+	if (!take_namespace(fetch))
+		return FETCH_FAILED;
 
 	has_token = fetch->current && fetch->current->token.len > 0;
 	same_token = has_token && fetch->source == SOURCE_TOKEN &&

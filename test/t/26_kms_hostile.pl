@@ -58,6 +58,7 @@ my $server = kms_server('hostile', ca => $fs->{ca},
 	profiles => { vault => { token => 'root', hosts => [$vault] }, role => approle('short'), file => { token_file => "$folder/token", hosts => [$vault] },
 		(map { ("hung$_" => { token => 'root', hosts => [$vault] }) } 1 .. 16),
 		proxied => { aws_access_key_id => 'AKIDENVELOPETEST', aws_secret_access_key => 'secret/of+the=test', endpoint => 'https://metadata.test:' . $fs->port('kms', 'https') },
+		inside => { %{ approle('inside') }, namespace => 'ours' },
 		aws => { aws_access_key_id => 'AKIDENVELOPETEST', aws_secret_access_key => 'secret/of+the=test', endpoint => $fs->url('kms', 'https'), sts_endpoint => $fs->url('sts', 'https') } },
 	env => { https_proxy => 'http://127.0.0.1:' . $proxy->sockport },
 	conf => [ 'max_connections = 200', 'envelope.log_kms_calls = on', 'envelope.cache_size = 2000' ]);
@@ -181,6 +182,31 @@ is($user->query(q{SET envelope.kms_timeout = '1500ms'; SELECT length(envelope_en
 is(join(' ', map { $_->wait } @waiting), join(' ', ('VE003') x 96), 'them alone');
 $_->quit for @waiting;
 $fs->well;
+
+# --- a namespace that others run --------------------------------------------------------------------
+
+$fs->settings(namespace => 'ours/below');
+my $logins = $fs->calls('vault', 'login');
+my $inside = vault_key('vault');
+for my $namespace ('theirs', 'oursandmore', 'our')
+{
+	kek("in-$namespace", $inside, 'inside', qq{, "namespace": "$namespace"});
+	($outcome, $detail) = check_kek($server, "in-$namespace");
+	like("$outcome $detail", qr/^misconfigured .*namespace/, "a profile for ours is not shown in $namespace");
+}
+is($fs->calls('vault', 'login'), $logins, 'nobody has logged in');
+kek('in-below', $inside, 'inside', ', "namespace": "ours/below"');
+is(check_kek($server, 'in-below'), 'ok', 'in one below it is');
+$fs->settings(namespace => '');
+
+# --- a check, when others are not asked ------------------------------------------------------------
+
+$user->query(q{SELECT envelope_evict_all()});
+$fs->fault('vault', 'html403', operation => 'decrypt');
+ok(eventually(sub { $user->query(q{SELECT envelope_encrypt('b' || (1 + random() * 199)::int, 'x')}); $user->query(q{SELECT refused > 0 FROM envelope.kms_stats WHERE kek = 'vault' AND operation = 'unwrap'}) eq 't' }), 'a Vault that fails is not asked any more');
+$fs->well;
+is(check_kek($server, 'vault'), 'ok', 'but to check whether it is back');
+is($user->query(q{SELECT length(envelope_encrypt('b1', 'x'))}), 46, 'from when on it is asked again');
 
 # --- a proxy that speaks for the KMS -------------------------------------------------------------
 
