@@ -230,6 +230,17 @@ store_int8s(const int64 *values, int n)
 	return array_param(elements, n, INT8OID);
 }
 
+/* A parameter of type bytea[] */
+StoreParam
+store_byteas(bytea **values, int n)
+{
+	Datum	   *elements = palloc(mul_size(Max(n, 1), sizeof(Datum)));
+
+	for (int i = 0; i < n; i++)
+		elements[i] = PointerGetDatum(values[i]);
+	return array_param(elements, n, BYTEAOID);
+}
+
 /*
  * Insert tenants, and set inserted[i] to whether tenants[i] was new.  Waits for
  * transactions that are about to make one of them.  Returns how many were new.

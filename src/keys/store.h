@@ -50,6 +50,7 @@ extern uint64 store_execute(const char *statement, int nparams,
 extern StoreParam store_text(const char *value);
 extern StoreParam store_texts(char **values, int n);
 extern StoreParam store_int8s(const int64 *values, int n);
+extern StoreParam store_byteas(bytea **values, int n);
 extern void store_refuse_serializable(const char *what);
 
 extern char *store_default_kek(void);

@@ -130,29 +130,35 @@ take_rewrapped(int item, const KmsReply *reply, void *arg)
 static int
 store_rewrapped(const Rewrap * rewrap)
 {
-	int			nmoved = 0;
+	int64	   *ids = palloc(sizeof(int64) * rewrap->nkeys);
+	bytea	  **before = palloc(sizeof(bytea *) * rewrap->nkeys);
+	bytea	  **after = palloc(sizeof(bytea *) * rewrap->nkeys);
+	char	  **versions = palloc(sizeof(char *) * rewrap->nkeys);
+	StoreParam	params[5];
+	int			n = 0;
 
 	for (int i = 0; i < rewrap->nkeys; i++)
 	{
 		const		Moving *key = &rewrap->keys[i];
 
-		if (key->after)
-		{
-			StoreParam	params[] = {
-				{INT8OID, Int64GetDatum(key->key_id), false},
-				{BYTEAOID, PointerGetDatum(key->before), false},
-				{BYTEAOID, PointerGetDatum(key->after), false},
-				store_text(rewrap->target->kek),
-				store_text(key->version)
-			};
-
-			nmoved += (int) store_execute("UPDATE envelope.tenant_keys"
-										  " SET wrapped_dek = $3, kek = $4, kek_version = $5"
-										  " WHERE key_id = $1 AND wrapped_dek = $2",
-										  lengthof(params), params);
-		}
+		if (key->after == NULL)
+			continue;
+		ids[n] = key->key_id;
+		before[n] = key->before;
+		after[n] = key->after;
+		versions[n++] = key->version;
 	}
-	return nmoved;
+	params[0] = store_int8s(ids, n);
+	params[1] = store_byteas(before, n);
+	params[2] = store_byteas(after, n);
+	params[3] = store_texts(versions, n);
+	params[4] = store_text(rewrap->target->kek);
+	return (int) store_execute("UPDATE envelope.tenant_keys k"
+							   " SET wrapped_dek = u.after, kek = $5, kek_version = u.version"
+							   " FROM ROWS FROM (unnest($1), unnest($2), unnest($3), unnest($4))"
+							   " u (key_id, before, after, version)"
+							   " WHERE k.key_id = u.key_id AND k.wrapped_dek = u.before",
+							   lengthof(params), params);
 }
 
 /* What a request says of a KEK, which is kept from being dropped; 42704. */

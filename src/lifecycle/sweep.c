@@ -300,12 +300,11 @@ try_reseal(Rewriter * work, SealedColumn * column, SweepKey * key,
 {
 	MemoryContext oldcontext = CurrentMemoryContext;
 	ErrorData  *volatile error = NULL;
+	size_t		len;
+	const char *context = registry_context(column, slot, work->estate, &len);
 
 	PG_TRY();
 	{
-		size_t		len;
-		const char *context = registry_context(column, slot, work->estate, &len);
-
 		*value = reseal(key, context, len, *value);
 	}
 	PG_CATCH();

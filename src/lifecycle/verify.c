@@ -38,14 +38,15 @@ try_open(const char *tenant, SealedColumn * column, TupleTableSlot *slot,
 {
 	MemoryContext oldcontext = CurrentMemoryContext;
 	volatile int sqlstate = 0;
+	ValueLabel	label = {tenant};
 
+	/* What an expression of theirs throws is not caught. */
+	label.context = registry_context(column, slot, estate, &label.context_len);
 	PG_TRY();
 	{
-		ValueLabel	label = {tenant};
 		SealedKind	kind;
 		struct varlena *plaintext;
 
-		label.context = registry_context(column, slot, estate, &label.context_len);
 		plaintext = keyring_open(&label, DatumGetByteaPP(value), &kind);
 		secret_wipe(VARDATA(plaintext), VARSIZE(plaintext) - VARHDRSZ);
 	}
