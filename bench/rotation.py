@@ -85,7 +85,7 @@ def measure_kek():
     psql("SELECT envelope_create_kek('moving', 'local://platform')")
     psql(f"SELECT envelope_create_tenants(array(SELECT 'rewrapped ' || g FROM generate_series(1, {KEYS} / 2) g), 'moving')")
     before = psql("SELECT md5(string_agg(ctid::text || xmin::text, ' ' ORDER BY id)) FROM rotated")
-    set_faults("platform:delay=10")
+    set_faults("platform:delay=10;moving:delay=10")
     seconds = timed("CALL envelope_rotate_kek('moving')")
     set_faults("")
     moved = int(psql("SELECT rows_reencrypted FROM envelope.rotations WHERE kind = 'kek' ORDER BY rotation_id DESC LIMIT 1")[0])
