@@ -6,6 +6,8 @@
 use strict;
 use warnings;
 use Cwd qw(abs_path);
+use Envelope;
+use EnvelopeKms;
 use File::Basename qw(dirname);
 
 $ENV{ENVELOPE_CREDENTIAL_SECONDS} = 20;
