@@ -1,4 +1,5 @@
 # majors: 18
+# when: all
 #
 # pg_upgrade from 15 to this version takes protected tables along, into a cluster
 # that does not preload the library yet: their bytes are the same, what they hold
