@@ -288,6 +288,9 @@ sub found_in
 	return join ', ', sort keys %found;
 }
 
+# Where found_in_files has found something: file, offset, and what is around it
+our @SEEN;
+
 # found_in_files SEARCH PATH...: the same of files, and of all files below
 # folders.
 sub found_in_files
@@ -305,7 +308,13 @@ sub found_in_files
 			# What is temporary may be gone by now.
 			open my $file, '<:raw', $path or next;
 			local $/;
-			$found{$_} = 1 for split /, /, found_in($search, <$file> // '');
+			my $bytes = <$file> // '';
+			$found{$_} = 1 for split /, /, found_in($search, $bytes);
+			if ($bytes =~ /$search->{any}/)
+			{
+				my $from = $-[0] > 96 ? $-[0] - 96 : 0;
+				push @SEEN, "$path, $-[0]: " . substr($bytes, $from, 224) =~ s/[^ -~]/./gr;
+			}
 		}
 	}
 	return join ', ', sort keys %found;
