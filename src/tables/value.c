@@ -30,7 +30,6 @@
 #include "utils/formatting.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
-#include "utils/pg_locale.h"
 #include "utils/uuid.h"
 
 #include "compat.h"
