@@ -1,3 +1,4 @@
+# packages: curl
 # python: kms
 #
 # KEKs in Vault, by OpenBao's own server: from nothing by the words of the guide,

@@ -1,3 +1,4 @@
+# packages: curl
 # python: kms
 #
 # KEKs in AWS KMS: from nothing by the words of the guide, under exactly its

@@ -1,3 +1,4 @@
+# packages: curl
 # python: kms
 #
 # Short-lived credentials of every kind live five lives, under load that calls the

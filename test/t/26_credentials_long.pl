@@ -1,4 +1,5 @@
 # when: all
+# packages: curl
 # python: kms
 #
 # Credentials of 20 seconds live five lives.

@@ -1,3 +1,4 @@
+# packages: curl
 # python: kms
 #
 # Tenants move to a KEK of their own, from one kind of KMS to every other and back,
