@@ -96,6 +96,18 @@ is($server->safe_psql('postgres', q{SELECT failures || ' ' || sqlstate FROM enve
 $server->safe_psql('postgres', q{DELETE FROM child WHERE id = 5; SET app.open = 'yes'; DELETE FROM own WHERE id = 5});
 is($psql->(q{CALL envelope_rotate_tenant('t2')}), '', 'without it the rotation finishes');
 
+# What the owner's expression throws is theirs to see, whatever SQLSTATE it has.
+my $context_of = $server->safe_psql('postgres', q{SELECT pg_get_functiondef('context_of'::regproc)});
+$server->safe_psql('postgres', q{CREATE OR REPLACE FUNCTION context_of(kind text) RETURNS text LANGUAGE plpgsql AS $$
+	BEGIN
+		RAISE EXCEPTION 'by the expression' USING ERRCODE = 'VE004';
+	END$$});
+($rc, $out, $err) = $server->psql('postgres', q{CALL envelope_rotate_tenant('t2')});
+like($err, qr/ERROR:  by the expression/, 'an error of an expression over the row ends the rotation');
+unlike($err, qr/WARNING/, 'and leaves nothing behind');
+$server->safe_psql('postgres', $context_of);
+is($psql->(q{CALL envelope_rotate_tenant('t2')}), '', 'called again it finishes');
+
 # In a pass with others, what is wrong with one tenant holds up none of them,
 # be it a value or a key.
 $server->safe_psql('postgres', q{SET app.open = 'yes';
