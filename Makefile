@@ -30,6 +30,7 @@ OBJS = \
 	src/keys/guard.o \
 	src/keys/keyring.o \
 	src/keys/memo.o \
+	src/keys/pending.o \
 	src/keys/provision.o \
 	src/keys/store.o \
 	src/keys/uses.o \

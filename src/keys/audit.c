@@ -13,8 +13,8 @@
  * Whoever owns the table can take the trigger away.  Evidence that resists
  * them too is the server log, shipped elsewhere, and the trail of the KMS.
  *
- * Lines wait in TopTransactionContext for the commit, ready to be written:
- * nothing that could fail is left for then.
+ * Lines wait for the commit ready to be written: nothing that could fail is
+ * left for then.
  *
  *-------------------------------------------------------------------------
  */
@@ -37,18 +37,12 @@
 
 #include "keys/audit.h"
 #include "keys/catalog.h"
+#include "keys/pending.h"
 #include "keys/store.h"
 
 PG_FUNCTION_INFO_V1(envelope_guard_audit_log);
 
-/* A line of the log that waits for the commit */
-typedef struct PendingLine
-{
-	SubTransactionId subid;
-	char	   *line;
-}			PendingLine;
-
-/* In TopTransactionContext */
+/* Lines of the log that wait for the commit, see pending.c */
 static List *pending_lines = NIL;
 
 /* Does not throw, but for want of memory. */
@@ -59,10 +53,10 @@ write_lines(const char *how)
 
 	foreach(cell, pending_lines)
 	{
-		PendingLine *pending = lfirst(cell);
+		Pending    *pending = lfirst(cell);
 
 		ereport(LOG,
-				(errmsg_internal("envelope audit%s: %s", how, pending->line),
+				(errmsg_internal("envelope audit%s: %s", how, pending->subject),
 				 errhidestmt(true), errhidecontext(true)));
 	}
 	pending_lines = NIL;
@@ -91,19 +85,7 @@ static void
 at_subtransaction_end(SubXactEvent event, SubTransactionId subid,
 					  SubTransactionId parent_subid, void *arg)
 {
-	ListCell   *cell;
-
-	foreach(cell, pending_lines)
-	{
-		PendingLine *pending = lfirst(cell);
-
-		if (pending->subid != subid)
-			continue;
-		if (event == SUBXACT_EVENT_COMMIT_SUB)
-			pending->subid = parent_subid;
-		else if (event == SUBXACT_EVENT_ABORT_SUB)
-			pending_lines = foreach_delete_current(pending_lines, cell);
-	}
+	pending_at_subtransaction_end(&pending_lines, event, subid, parent_subid);
 }
 
 /* Called from _PG_init. */
@@ -186,19 +168,6 @@ make_line(const char *event, const char *tenant, const char *kek, int64 key_id,
 	return line.data;
 }
 
-/* Have a line written when this transaction commits. */
-static void
-write_at_commit(const char *line)
-{
-	MemoryContext oldcontext = MemoryContextSwitchTo(TopTransactionContext);
-	PendingLine *pending = palloc(sizeof(PendingLine));
-
-	pending->subid = GetCurrentSubTransactionId();
-	pending->line = pstrdup(line);
-	pending_lines = lappend(pending_lines, pending);
-	MemoryContextSwitchTo(oldcontext);
-}
-
 /* Insert rows, one for each tenant, between store_begin and store_end. */
 static void
 insert_rows(const char *event, char **tenants, int ntenants, const char *kek,
@@ -233,7 +202,7 @@ audit_record(const char *event, const char *tenant, const char *kek,
 	char	   *tenants[] = {unconstify(char *, tenant ? tenant : "")};
 
 	insert_rows(event, tenants, 1, kek, key_id, details);
-	write_at_commit(make_line(event, tenant, kek, key_id, details));
+	pending_add(&pending_lines, make_line(event, tenant, kek, key_id, details));
 }
 
 /* The same for many tenants */
@@ -245,7 +214,7 @@ audit_record_tenants(const char *event, char **tenants, int ntenants,
 		return;
 	insert_rows(event, tenants, ntenants, kek, NO_KEY, NULL);
 	for (int i = 0; i < ntenants; i++)
-		write_at_commit(make_line(event, tenants[i], kek, NO_KEY, NULL));
+		pending_add(&pending_lines, make_line(event, tenants[i], kek, NO_KEY, NULL));
 }
 
 /*

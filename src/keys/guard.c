@@ -56,6 +56,7 @@
 #include "keys/catalog.h"
 #include "keys/encoding.h"
 #include "keys/guard.h"
+#include "keys/pending.h"
 #include "kms/options.h"
 #include "settings.h"
 #include "shmem.h"
@@ -69,14 +70,10 @@ PG_FUNCTION_INFO_V1(envelope_guard_tenant_keys);
 
 static const char *const guarded_tables[] = {"keks", "tenants", "tenant_keys", "audit_log"};
 
-/* Whom to evict when this transaction commits */
-typedef struct PendingEviction
-{
-	SubTransactionId subid;
-	char	   *tenant;			/* UTF-8; NULL for all tenants */
-} PendingEviction;
-
-/* In TopTransactionContext */
+/*
+ * Tenants (UTF-8; NULL for all) to evict when this transaction commits, see
+ * pending.c
+ */
 static List *pending_evictions = NIL;
 
 static object_access_hook_type prev_object_access_hook = NULL;
@@ -89,18 +86,11 @@ static ProcessUtility_hook_type prev_ProcessUtility_hook = NULL;
 static void
 evict_at_commit(const char *tenant)
 {
-	MemoryContext oldcontext;
-	PendingEviction *eviction;
 	size_t		len = tenant ? strlen(tenant) : 0;
 
-	if (!shmem_is_ready())
-		return;
-	oldcontext = MemoryContextSwitchTo(TopTransactionContext);
-	eviction = palloc(sizeof(PendingEviction));
-	eviction->subid = GetCurrentSubTransactionId();
-	eviction->tenant = tenant ? pstrdup(utf8_from_server(tenant, &len)) : NULL;
-	pending_evictions = lappend(pending_evictions, eviction);
-	MemoryContextSwitchTo(oldcontext);
+	if (shmem_is_ready())
+		pending_add(&pending_evictions,
+					tenant ? utf8_from_server(tenant, &len) : NULL);
 }
 
 /* Does not throw. */
@@ -111,10 +101,10 @@ evict_pending(void)
 
 	foreach(cell, pending_evictions)
 	{
-		PendingEviction *eviction = lfirst(cell);
+		Pending    *eviction = lfirst(cell);
 
-		if (eviction->tenant)
-			(void) dek_cache_evict_tenant(MyDatabaseId, eviction->tenant);
+		if (eviction->subject)
+			(void) dek_cache_evict_tenant(MyDatabaseId, eviction->subject);
 		else
 			(void) dek_cache_evict_database(MyDatabaseId);
 	}
@@ -149,19 +139,7 @@ static void
 at_subtransaction_end(SubXactEvent event, SubTransactionId subid,
 					  SubTransactionId parent_subid, void *arg)
 {
-	ListCell   *cell;
-
-	foreach(cell, pending_evictions)
-	{
-		PendingEviction *eviction = lfirst(cell);
-
-		if (eviction->subid != subid)
-			continue;
-		if (event == SUBXACT_EVENT_COMMIT_SUB)
-			eviction->subid = parent_subid;
-		else if (event == SUBXACT_EVENT_ABORT_SUB)
-			pending_evictions = foreach_delete_current(pending_evictions, cell);
-	}
+	pending_at_subtransaction_end(&pending_evictions, event, subid, parent_subid);
 }
 
 pg_noreturn static void
