@@ -81,6 +81,7 @@ OBJS = \
 	src/tables/inline.o \
 	src/tables/open.o \
 	src/tables/planner.o \
+	src/tables/positions.o \
 	src/tables/protect.o \
 	src/tables/protection.o \
 	src/tables/refuse.o \

@@ -113,3 +113,29 @@ SET ROLE regress_teller;
 SELECT message('SELECT number FROM cards');
 SELECT message('SELECT number__sealed FROM cards');
 RESET ROLE;
+
+-- INSERT without a column list counts all columns.
+CREATE TABLE bills (id integer, tenant_id text, iban text, note text, amount integer GENERATED ALWAYS AS (1) STORED);
+SELECT envelope_protect('bills', 'tenant_id', '{iban,note}');
+INSERT INTO bills VALUES (1, 't1', 'DE1'), (2, 't1', 'DE2');
+INSERT INTO bills VALUES (3, 't1', 'DE3', 'x', DEFAULT, NULL);
+ALTER TABLE bills ADD COLUMN paid boolean DEFAULT true;
+INSERT INTO bills VALUES (3, 't1', 'DE3');
+INSERT INTO bills DEFAULT VALUES;
+INSERT INTO bills VALUES (4, 't1', 'DE4', NULL, DEFAULT, NULL);
+EXPLAIN (COSTS OFF) INSERT INTO bills SELECT 4, 't1', 'DE4', 'x', 1, NULL;
+PREPARE bill AS WITH b AS (INSERT INTO bills VALUES (4, 't1', 'DE4', 'x', DEFAULT, 'true') RETURNING id) SELECT * FROM b;
+MERGE INTO bills b USING others o ON b.id = o.id + 10 WHEN MATCHED THEN DO NOTHING WHEN NOT MATCHED THEN INSERT VALUES (o.id + 10, 't1', 'DE5', 'x', DEFAULT, NULL);
+CREATE FUNCTION add_bill() RETURNS void LANGUAGE sql AS $$ INSERT INTO bills VALUES (5, 't1', 'DE5', 'x', DEFAULT, NULL) $$;
+DO $$ BEGIN INSERT INTO bills VALUES (5, 't1', 'DE5', 'x', DEFAULT, NULL); END $$;
+-- What names them, or gives all as a dump does, goes on.
+INSERT INTO bills (id, tenant_id, iban, iban__sealed, paid) VALUES (6, 't1', 'DE6', NULL, false);
+INSERT INTO bills (id, tenant_id, iban, note, iban__sealed) VALUES (7, 't1', 'DE7', 'x', NULL);
+INSERT INTO bills VALUES (8, 't1', NULL, NULL, DEFAULT, envelope_encrypt('t1', 'DE8', 'twins.bills.iban'), NULL, false);
+SELECT * FROM bills ORDER BY id;
+-- Protected anew, they are last again.
+SELECT envelope_unprotect('bills');
+SELECT envelope_protect('bills', 'tenant_id', '{iban,note}');
+INSERT INTO bills VALUES (9, 't1', 'DE9', 'x', DEFAULT, false);
+SELECT * FROM bills WHERE iban = 'DE9';
+DROP TABLE bills;

@@ -31,7 +31,6 @@
 #include "parser/analyze.h"
 #include "parser/parse_node.h"
 #include "parser/parse_type.h"
-#include "parser/parser.h"
 #include "parser/parsetree.h"
 #include "tcop/pquery.h"
 #include "tcop/tcopprot.h"
@@ -41,6 +40,7 @@
 #include "compat.h"
 #include "tables/hide.h"
 #include "tables/planner.h"
+#include "tables/positions.h"
 #include "tables/substitute.h"
 
 static post_parse_analyze_hook_type prev_post_parse_analyze_hook = NULL;
@@ -287,79 +287,6 @@ hidden_entries(const Query *query, List *entries)
 	return result;
 }
 
-/* The statement that was parsed into this query, as the grammar gave it */
-static SelectStmt *
-raw_select(const char *text, const Query *query)
-{
-	ListCell   *cell;
-
-	foreach(cell, raw_parser(text, RAW_PARSE_DEFAULT))
-	{
-		RawStmt    *raw = lfirst_node(RawStmt, cell);
-		Node	   *stmt = raw->stmt;
-
-		if (raw->stmt_location != query->stmt_location)
-			continue;
-		if (IsA(stmt, ExplainStmt))
-			stmt = ((ExplainStmt *) stmt)->query;
-		else if (IsA(stmt, DeclareCursorStmt))
-			stmt = ((DeclareCursorStmt *) stmt)->query;
-		else if (IsA(stmt, CreateTableAsStmt))
-			stmt = ((CreateTableAsStmt *) stmt)->query;
-		else if (IsA(stmt, PrepareStmt))
-			stmt = ((PrepareStmt *) stmt)->query;
-		else if (IsA(stmt, ViewStmt))
-			stmt = ((ViewStmt *) stmt)->query;
-		else if (IsA(stmt, CopyStmt))
-			stmt = ((CopyStmt *) stmt)->query;
-		return stmt && IsA(stmt, SelectStmt) ? (SelectStmt *) stmt : NULL;
-	}
-	return NULL;
-}
-
-static bool
-is_position(const Node *node)
-{
-	return IsA(node, A_Const) && nodeTag(&((const A_Const *) node)->val) == T_Integer;
-}
-
-/*
- * "ORDER BY 7" was resolved while hidden columns were counted.  Refuse where
- * that could be another column than the client means.
- */
-static void
-refuse_positions(ParseState *pstate, const Query *outermost, const Query *query,
-				 List *hidden)
-{
-	AttrNumber	first = linitial_node(TargetEntry, hidden)->resno;
-	const SelectStmt *raw;
-	List	   *nodes = NIL;
-	ListCell   *cell;
-
-	if (query->sortClause == NIL && query->groupClause == NIL &&
-		query->distinctClause == NIL)
-		return;
-	raw = raw_select(pstate->p_sourcetext, outermost);
-	if (raw == NULL)
-		return;
-	foreach(cell, raw->sortClause)
-		nodes = lappend(nodes, lfirst_node(SortBy, cell)->node);
-	nodes = list_concat(nodes, raw->groupClause);
-	nodes = list_concat(nodes, raw->distinctClause);
-	foreach(cell, nodes)
-	{
-		const Node *node = lfirst(cell);
-
-		if (node && is_position(node) && intVal(&((const A_Const *) node)->val) >= first)
-			ereport(ERROR,
-					(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
-					 errmsg("position %d of the select list is behind a protected table's \"*\"",
-							intVal(&((const A_Const *) node)->val)),
-					 errhint("Name the column."),
-					 parser_errposition(pstate, ((const A_Const *) node)->location)));
-	}
-}
-
 /*
  * A list without some of its entries.  One that the query sorts or groups by
  * stays, but is not shown.
@@ -452,7 +379,7 @@ hide_in(ParseState *pstate, const Query *outermost, Query *query)
 		query->returningList = without_entries(query->returningList, hidden);
 	else
 	{
-		refuse_positions(pstate, outermost, query, hidden);
+		positions_check_list(pstate, outermost, query, hidden);
 		if (query->setOperations == NULL && query->distinctClause == NIL)
 			query->targetList = without_entries(query->targetList, hidden);
 		else if (!query->hasModifyingCTE)
@@ -564,8 +491,10 @@ statement_analyzed(ParseState *pstate, Query *query, JumbleState *jumble)
 			return;
 	}
 	if (!IsA(inner, Query) || inner->commandType == CMD_UTILITY ||
-		planner_shows_stored_form() || !is_of_client(pstate, inner) ||
-		!concerns_protected(inner))
+		planner_shows_stored_form())
+		return;
+	positions_check_inserts(pstate, query, inner);
+	if (!is_of_client(pstate, inner) || !concerns_protected(inner))
 		return;
 
 	/* A view may name what is stored; a dump could not be restored else. */
