@@ -90,6 +90,8 @@ OBJS = \
 	src/tables/seal.o \
 	src/tables/seal_check.o \
 	src/tables/search.o \
+	src/tables/search_column.o \
+	src/tables/search_tenant.o \
 	src/tables/substitute.o \
 	src/tables/term.o \
 	src/tables/term_index.o \

@@ -505,6 +505,18 @@ CREATE FUNCTION envelope.terms(tenant uuid, "values" anyarray, context text) RET
 	LANGUAGE c STABLE STRICT LEAKPROOF PARALLEL SAFE COST 200 AS 'MODULE_PATHNAME', 'envelope_terms_for_uuid';
 COMMENT ON FUNCTION envelope.terms(uuid, anyarray, text) IS 'the terms by which the values of an array are searched; statements on protected tables call it';
 
+CREATE FUNCTION envelope.terms(tenants text[], "values" anyarray, context text) RETURNS bytea[]
+	LANGUAGE c STABLE STRICT LEAKPROOF PARALLEL SAFE COST 400 AS 'MODULE_PATHNAME', 'envelope_terms_of_tenants';
+COMMENT ON FUNCTION envelope.terms(text[], anyarray, text) IS 'the terms by which the values of an array are searched, for each tenant of another; statements on protected tables call it';
+
+CREATE FUNCTION envelope.terms(tenants bigint[], "values" anyarray, context text) RETURNS bytea[]
+	LANGUAGE c STABLE STRICT LEAKPROOF PARALLEL SAFE COST 400 AS 'MODULE_PATHNAME', 'envelope_terms_of_tenants';
+COMMENT ON FUNCTION envelope.terms(bigint[], anyarray, text) IS 'the terms by which the values of an array are searched, for each tenant of another; statements on protected tables call it';
+
+CREATE FUNCTION envelope.terms(tenants uuid[], "values" anyarray, context text) RETURNS bytea[]
+	LANGUAGE c STABLE STRICT LEAKPROOF PARALLEL SAFE COST 400 AS 'MODULE_PATHNAME', 'envelope_terms_of_tenants';
+COMMENT ON FUNCTION envelope.terms(uuid[], anyarray, text) IS 'the terms by which the values of an array are searched, for each tenant of another; statements on protected tables call it';
+
 CREATE FUNCTION envelope.recheck_support(internal) RETURNS internal
 	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'envelope_recheck_support';
 COMMENT ON FUNCTION envelope.recheck_support(internal) IS 'planner support of envelope.recheck';
@@ -806,12 +818,15 @@ BEGIN ATOMIC
 		('use', 'EXECUTE', 'FUNCTION envelope.open(text, bytea, text, anyelement)'),
 		('use', 'EXECUTE', 'FUNCTION envelope.term(text, anyelement, text)'),
 		('use', 'EXECUTE', 'FUNCTION envelope.terms(text, anyarray, text)'),
+		('use', 'EXECUTE', 'FUNCTION envelope.terms(text[], anyarray, text)'),
 		('use', 'EXECUTE', 'FUNCTION envelope.open(bigint, bytea, text, anyelement)'),
 		('use', 'EXECUTE', 'FUNCTION envelope.term(bigint, anyelement, text)'),
 		('use', 'EXECUTE', 'FUNCTION envelope.terms(bigint, anyarray, text)'),
+		('use', 'EXECUTE', 'FUNCTION envelope.terms(bigint[], anyarray, text)'),
 		('use', 'EXECUTE', 'FUNCTION envelope.open(uuid, bytea, text, anyelement)'),
 		('use', 'EXECUTE', 'FUNCTION envelope.term(uuid, anyelement, text)'),
 		('use', 'EXECUTE', 'FUNCTION envelope.terms(uuid, anyarray, text)'),
+		('use', 'EXECUTE', 'FUNCTION envelope.terms(uuid[], anyarray, text)'),
 		('use', 'EXECUTE', 'FUNCTION envelope.open_row(anyelement)'),
 		('use', 'EXECUTE', 'FUNCTION envelope.recheck(boolean)'),
 		('operate', 'USAGE', 'SCHEMA envelope'),

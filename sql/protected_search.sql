@@ -105,10 +105,41 @@ INSERT INTO searches (s) VALUES
 	($$SELECT id FROM (SELECT DISTINCT ON (email) id, email FROM # WHERE tenant_id = 't1' ORDER BY email, id) q WHERE email = 'user200@example.com'$$);
 SELECT n, (searched(s)).by_index, (searched(s)).answer FROM searches WHERE n > 33 ORDER BY n;
 
+-- One of several tenants, and CTEs that are referred to once.
+INSERT INTO searches (s) VALUES
+	($$SELECT id FROM # WHERE tenant_id IN ('t1', 't2') AND email = 'user200@example.com'$$),
+	($$SELECT id FROM # WHERE tenant_id = ANY ('{t1,t2,nobody,NULL}') AND email IN ('user200@example.com', 'user201@example.com') ORDER BY id$$),
+	($$SELECT id FROM # WHERE (tenant_id IN ('t1', 't2') AND email = 'user200@example.com') OR id = 7 ORDER BY id$$),
+	($$SELECT id FROM (SELECT id, email FROM # WHERE tenant_id IN ('t1', 't2')) q WHERE email = 'user201@example.com'$$),
+	($$SELECT id FROM # WHERE tenant_id = ANY (array(SELECT DISTINCT tenant_id FROM orders)) AND email = 'user201@example.com'$$),
+	($$SELECT c.id FROM orders o JOIN # c ON c.email = o.email WHERE o.id = 150 AND c.tenant_id IN ('t1', 't2')$$),
+	($$WITH w AS (SELECT * FROM #) SELECT id FROM w WHERE tenant_id = 't1' AND email = 'user200@example.com'$$),
+	($$WITH v AS (SELECT id, tenant_id AS t, email AS e FROM #), w AS (SELECT * FROM v WHERE t = 't1') SELECT id FROM w WHERE e = 'user200@example.com'$$),
+	($$WITH w AS NOT MATERIALIZED (SELECT * FROM #) SELECT o.id, w.id FROM orders o JOIN w USING (tenant_id, email) WHERE o.id = 150$$),
+	($$WITH w AS (SELECT * FROM #) SELECT o.id, (SELECT id FROM w WHERE w.tenant_id = o.tenant_id AND w.email = o.email) FROM orders o WHERE o.id < 120 ORDER BY 1$$),
+	($$WITH t AS (SELECT 't1' AS t) SELECT id FROM # WHERE tenant_id = (SELECT t FROM t) AND email = 'user200@example.com'$$),
+	($$SELECT id FROM # WHERE tenant_id = 't1' AND email = ANY (array(SELECT email FROM orders WHERE id < 120)) ORDER BY id$$);
+SELECT n, (searched(s)).by_index, (searched(s)).answer FROM searches WHERE n > 46 ORDER BY n;
+-- These are right, and not searched by terms.
+INSERT INTO searches (s) VALUES
+	($$SELECT id FROM # WHERE tenant_id <> ALL ('{t1}') AND email = 'user201@example.com'$$),
+	($$SELECT id FROM # WHERE NOT tenant_id IN ('t1') AND email = 'user201@example.com'$$),
+	($$SELECT id FROM # WHERE tenant_id = 't1' AND email IN (SELECT email FROM orders WHERE id < 120) ORDER BY id$$),
+	($$WITH w AS MATERIALIZED (SELECT * FROM #) SELECT id FROM w WHERE tenant_id = 't1' AND email = 'user200@example.com'$$),
+	($$WITH w AS (SELECT * FROM #) SELECT a.id FROM w a JOIN w b ON b.id = a.id WHERE a.tenant_id = 't1' AND a.email = 'user200@example.com'$$),
+	($$SELECT id FROM (SELECT id, tenant_id, email FROM # UNION ALL SELECT id, tenant_id, email FROM orders WHERE id < 0) q WHERE tenant_id = 't1' AND email = 'user200@example.com'$$),
+	($$SELECT email FROM (SELECT tenant_id, email FROM # GROUP BY tenant_id, email) q WHERE tenant_id = 't1' AND email = 'user200@example.com'$$),
+	($$SELECT id FROM (WITH t AS (SELECT 't1' AS t) SELECT id, email FROM # WHERE tenant_id = (SELECT t FROM t)) q WHERE email = 'user200@example.com'$$);
+SELECT n, (searched(s)).by_index, (searched(s)).answer FROM searches WHERE n > 58 ORDER BY n;
+
 -- Prepared, with parameters, custom and generic.
 PREPARE by_email (text, text) AS SELECT id FROM customers WHERE tenant_id = $1 AND email = $2;
 PREPARE by_emails (text, text[]) AS SELECT id FROM customers WHERE tenant_id = $1 AND email = ANY ($2) ORDER BY id;
+PREPARE of_tenants (text[], text) AS SELECT id FROM customers WHERE tenant_id = ANY ($1) AND email = $2 ORDER BY id;
 SET plan_cache_mode = force_generic_plan;
+EXPLAIN (COSTS OFF) EXECUTE of_tenants ('{t1,t2}', 'user200@example.com');
+EXECUTE of_tenants ('{t1,t2,nobody}', 'user200@example.com');
+EXECUTE of_tenants ('{t2}', 'user200@example.com');
 EXPLAIN (COSTS OFF) EXECUTE by_email ('t1', 'user200@example.com');
 EXPLAIN (COSTS OFF) EXECUTE by_emails ('t1', '{user200@example.com}');
 EXECUTE by_email ('t1', 'user200@example.com');
@@ -192,6 +223,12 @@ SELECT id FROM typed WHERE tenant = 42 AND n = 7::bigint AND d = '03/02/2001' AN
 SELECT plan::text LIKE '%(d__term = %' AS d, plan::text LIKE '%(n__term = ANY %' AS n
 FROM plan_of($$SELECT id FROM typed WHERE tenant = 42::smallint AND d = '03/02/2001' AND n IN (7, 8)$$);
 SELECT id FROM typed WHERE tenant = 42 AND d = '2001-02-03'::timestamp AND n = 7.0;
+SELECT id FROM typed WHERE tenant IN (41, 42) AND d = '03/02/2001' AND n IN (7, 8);
+SELECT plan::text LIKE '%(d__term = ANY %' AS d FROM plan_of($$SELECT id FROM typed WHERE tenant IN (41, 42) AND d = '03/02/2001'$$);
+CREATE DOMAIN tenant_id AS bigint;
+SELECT id FROM typed WHERE tenant = '42'::tenant_id AND d = '03/02/2001';
+SELECT id FROM typed WHERE tenant = ANY ('{42}'::tenant_id[]) AND d = '03/02/2001';
 RESET datestyle;
 RESET timezone;
 DROP TABLE typed;
+DROP DOMAIN tenant_id;

@@ -18,9 +18,10 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "parser/parse_coerce.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
 #include "compat.h"
@@ -38,6 +39,7 @@ typedef enum TenantArgument
 #define TENANT_ARGUMENTS 3
 
 static const Oid tenant_argument_types[] = {TEXTOID, INT8OID, UUIDOID};
+static const Oid tenant_array_types[] = {TEXTARRAYOID, INT8ARRAYOID, UUIDARRAYOID};
 
 /* InvalidOid where not known */
 static Oid	tenant_functions[TENANT_FUNCTIONS][TENANT_ARGUMENTS];
@@ -119,8 +121,44 @@ tenant_function(TenantFunction function, TenantArgument argument)
 
 				return lookup(known, "terms", lengthof(types), types);
 			}
+		case FUNCTION_TERMS_OF_TENANTS:
+			{
+				Oid			types[] = {tenant_array_types[argument], ANYARRAYOID, TEXTOID};
+
+				return lookup(known, "terms", lengthof(types), types);
+			}
 	}
 	pg_unreachable();
+}
+
+/* As what tenant ids of a type are passed */
+static TenantArgument
+argument_of_type(Oid type)
+{
+	switch (getBaseType(type))
+	{
+		case INT2OID:
+		case INT4OID:
+		case INT8OID:
+			return TENANT_BIGINT;
+		case UUIDOID:
+			return TENANT_UUID;
+		default:
+			return TENANT_TEXT;
+	}
+}
+
+static Expr *
+coerced(Expr *value, Oid type)
+{
+	Node	   *result = coerce_to_target_type(NULL, (Node *) value,
+											   exprType((Node *) value), type, -1,
+											   COERCION_EXPLICIT,
+											   COERCE_IMPLICIT_CAST, -1);
+
+	if (result == NULL)
+		elog(ERROR, "a tenant id is not of a type that tenant ids have");
+	return (Expr *) result;
 }
 
 /*
@@ -129,31 +167,16 @@ tenant_function(TenantFunction function, TenantArgument argument)
 static Expr *
 tenant_argument(Expr *tenant, TenantArgument *argument)
 {
-	switch (exprType((Node *) tenant))
-	{
-		case INT8OID:
-			*argument = TENANT_BIGINT;
-			return tenant;
-		case INT4OID:
-			*argument = TENANT_BIGINT;
-			return (Expr *) makeFuncExpr(F_INT8_INT4, INT8OID, list_make1(tenant),
-										 InvalidOid, InvalidOid, COERCE_IMPLICIT_CAST);
-		case INT2OID:
-			*argument = TENANT_BIGINT;
-			return (Expr *) makeFuncExpr(F_INT8_INT2, INT8OID, list_make1(tenant),
-										 InvalidOid, InvalidOid, COERCE_IMPLICIT_CAST);
-		case UUIDOID:
-			*argument = TENANT_UUID;
-			return tenant;
-		case TEXTOID:
-			*argument = TENANT_TEXT;
-			return tenant;
-		default:
-			*argument = TENANT_TEXT;
-			return (Expr *) makeRelabelType(tenant, TEXTOID, -1,
-											exprCollation((Node *) tenant),
-											COERCE_IMPLICIT_CAST);
-	}
+	*argument = argument_of_type(exprType((Node *) tenant));
+	return coerced(tenant, tenant_argument_types[*argument]);
+}
+
+/* The same of an array of tenant ids */
+static Expr *
+tenants_argument(Expr *tenants, TenantArgument *argument)
+{
+	*argument = argument_of_type(get_base_element_type(exprType((Node *) tenants)));
+	return coerced(tenants, tenant_array_types[*argument]);
 }
 
 static Expr *
@@ -202,8 +225,9 @@ functions_call_open_row(Expr *row, Oid type)
 }
 
 /*
- * A call that gives the term of a value, or (FUNCTION_TERMS) the terms of the
- * values of an array.
+ * A call that gives the term of a value; or (FUNCTION_TERMS) the terms of the
+ * values of an array; or (FUNCTION_TERMS_OF_TENANTS) those for each of several
+ * tenants, which are an array then.
  */
 Expr *
 functions_call_term(TenantFunction function, Expr *tenant, Expr *value,
@@ -212,7 +236,8 @@ functions_call_term(TenantFunction function, Expr *tenant, Expr *value,
 	TenantArgument argument;
 	Oid			collation = exprCollation((Node *) value);
 
-	tenant = tenant_argument(tenant, &argument);
+	tenant = function == FUNCTION_TERMS_OF_TENANTS ?
+		tenants_argument(tenant, &argument) : tenant_argument(tenant, &argument);
 	return (Expr *) makeFuncExpr(tenant_function(function, argument),
 								 function == FUNCTION_TERM ? BYTEAOID : BYTEAARRAYOID,
 								 list_make3(tenant, value, text_constant(context)),

@@ -15,10 +15,11 @@ typedef enum TenantFunction
 {
 	FUNCTION_OPEN,				/* the value of a sidecar */
 	FUNCTION_TERM,				/* the term of a value */
-	FUNCTION_TERMS				/* the terms of the values of an array */
+	FUNCTION_TERMS,				/* the terms of the values of an array */
+	FUNCTION_TERMS_OF_TENANTS	/* the same, for each tenant of an array */
 } TenantFunction;
 
-#define TENANT_FUNCTIONS 3
+#define TENANT_FUNCTIONS 4
 
 extern void functions_init(void);
 extern void functions_require_open(void);

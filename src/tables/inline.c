@@ -2,13 +2,16 @@
  *
  * inline.c
  *	  Which queries concern protected tables, with the SQL functions that they
- *	  call in FROM.
+ *	  call in FROM, and the CTEs.
  *
  * PostgreSQL's planner replaces a call of a simple SQL function in FROM by the
  * function's query, long after the planner hook has seen the statement.  A
  * query on protected tables would get past us so.  Therefore it is done here
  * first, by PostgreSQL's own means, where such a query is what comes out; any
  * other call stays as it is, for PostgreSQL to replace.
+ *
+ * The same is done with a CTE that is referred to once, as PostgreSQL does it a
+ * little later: so a search from outside comes down to the table.
  *
  * What the plan then depends on, the functions and, under row-level security,
  * the role, is noted for the caller to add to the plan.
@@ -29,6 +32,7 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"
+#include "rewrite/rewriteManip.h"
 #include "utils/syscache.h"
 
 #include "tables/inline.h"
@@ -117,6 +121,93 @@ inline_function_entry(RangeTblEntry *rte, FindContext *context)
 	}
 }
 
+/* Does a query write, or lock rows? */
+static bool
+does_more_than_read(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+	{
+		const Query *query = (const Query *) node;
+
+		return query->commandType != CMD_SELECT || query->rowMarks != NIL ||
+			query_tree_walker((Query *) node, does_more_than_read, context, 0);
+	}
+	return expression_tree_walker(node, does_more_than_read, context);
+}
+
+/* Would PostgreSQL put a CTE's query in the place of the one reference to it? */
+static bool
+cte_may_be_inlined(const CommonTableExpr *cte)
+{
+	return cte->cterefcount == 1 && !cte->cterecursive &&
+		cte->ctematerialized != CTEMaterializeAlways &&
+		!does_more_than_read(cte->ctequery, NULL) &&
+		!contain_volatile_functions(cte->ctequery);
+}
+
+typedef struct CteContext
+{
+	CommonTableExpr *cte;
+	Index		depth;			/* of queries below the one that has it */
+} CteContext;
+
+static bool
+inline_cte_walker(Node *node, void *context)
+{
+	CteContext *sought = context;
+	RangeTblEntry *rte = (RangeTblEntry *) node;
+	bool		result;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+	{
+		sought->depth++;
+		result = query_tree_walker((Query *) node, inline_cte_walker, context,
+								   QTW_EXAMINE_RTES_AFTER);
+		sought->depth--;
+		return result;
+	}
+	if (!IsA(node, RangeTblEntry))
+		return expression_tree_walker(node, inline_cte_walker, context);
+	if (rte->rtekind != RTE_CTE || rte->ctelevelsup != sought->depth ||
+		strcmp(rte->ctename, sought->cte->ctename) != 0)
+		return false;
+
+	rte->rtekind = RTE_SUBQUERY;
+	rte->subquery = copyObject(castNode(Query, sought->cte->ctequery));
+	if (rte->ctelevelsup > 0)
+		IncrementVarSublevelsUp((Node *) rte->subquery, (int) rte->ctelevelsup, 1);
+	rte->security_barrier = false;
+	rte->ctename = NULL;
+	rte->ctelevelsup = 0;
+	rte->self_reference = false;
+	rte->coltypes = NIL;
+	rte->coltypmods = NIL;
+	rte->colcollations = NIL;
+	sought->cte->cterefcount--;
+	return true;
+}
+
+/* Look at a CTE of a query, and put it where it is referred to if that may be. */
+static void
+find_in_cte(Query *query, CommonTableExpr *cte, FindContext *context)
+{
+	FindContext inner = {context->params, context->inlined, false};
+	CteContext	sought = {cte, 0};
+
+	find_in_query(castNode(Query, cte->ctequery), &inner);
+	context->inlined = inner.inlined;
+	if (!inner.found)
+		return;
+	context->found = true;
+	if (cte_may_be_inlined(cte))
+		(void) query_tree_walker(query, inline_cte_walker, &sought,
+								 QTW_EXAMINE_RTES_AFTER);
+}
+
 static bool
 find_walker(Node *node, void *context)
 {
@@ -159,11 +250,7 @@ find_in_query(Query *query, FindContext *context)
 		}
 	}
 	foreach(cell, query->cteList)
-	{
-		CommonTableExpr *cte = lfirst_node(CommonTableExpr, cell);
-
-		find_in_query(castNode(Query, cte->ctequery), context);
-	}
+		find_in_cte(query, lfirst_node(CommonTableExpr, cell), context);
 	if (query->hasSubLinks)
 		(void) query_tree_walker(query, find_walker, context,
 								 QTW_IGNORE_RC_SUBQUERIES);

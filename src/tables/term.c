@@ -38,6 +38,7 @@ PG_FUNCTION_INFO_V1(envelope_term_for_uuid);
 PG_FUNCTION_INFO_V1(envelope_terms_for_text);
 PG_FUNCTION_INFO_V1(envelope_terms_for_bigint);
 PG_FUNCTION_INFO_V1(envelope_terms_for_uuid);
+PG_FUNCTION_INFO_V1(envelope_terms_of_tenants);
 PG_FUNCTION_INFO_V1(envelope_recheck);
 PG_FUNCTION_INFO_V1(envelope_recheck_support);
 
@@ -140,13 +141,13 @@ term_of(const ValueLabel *label, const ValueType *type, Datum value)
 	return result;
 }
 
-/* The tenant and the context of a call, arguments 0 and 2 */
+/* A tenant, and the context of a call, argument 2 */
 static void
-term_label(FunctionCallInfo fcinfo, Oid tenant_type, ValueLabel *label)
+term_label(FunctionCallInfo fcinfo, Oid tenant_type, Datum tenant, ValueLabel *label)
 {
 	char	   *context = text_to_cstring(PG_GETARG_TEXT_PP(2));
 
-	label->tenant = value_tenant(tenant_type, PG_GETARG_DATUM(0));
+	label->tenant = value_tenant(tenant_type, tenant);
 	label->context_len = strlen(context);
 	label->context = utf8_from_server(context, &label->context_len);
 }
@@ -159,7 +160,7 @@ term_for(FunctionCallInfo fcinfo, Oid tenant_type)
 	ValueLabel	label;
 	bytea	   *term;
 
-	term_label(fcinfo, tenant_type, &label);
+	term_label(fcinfo, tenant_type, PG_GETARG_DATUM(0), &label);
 	term = term_of(&label, &site->type, PG_GETARG_DATUM(1));
 	if (term == NULL)
 		PG_RETURN_NULL();
@@ -177,7 +178,7 @@ terms_for(FunctionCallInfo fcinfo, Oid tenant_type)
 	bool	   *nulls;
 	int			nelements;
 
-	term_label(fcinfo, tenant_type, &label);
+	term_label(fcinfo, tenant_type, PG_GETARG_DATUM(0), &label);
 	deconstruct_array(values, ARR_ELEMTYPE(values), site->typlen, site->typbyval,
 					  site->typalign, &elements, &nulls, &nelements);
 	for (int i = 0; i < nelements; i++)
@@ -193,6 +194,45 @@ terms_for(FunctionCallInfo fcinfo, Oid tenant_type)
 	PG_RETURN_ARRAYTYPE_P(construct_md_array(elements, nulls, ARR_NDIM(values),
 											 ARR_DIMS(values), ARR_LBOUND(values),
 											 BYTEAOID, -1, false, TYPALIGN_INT));
+}
+
+/*
+ * terms(tenants, values, context): an array of the terms of each value for each
+ * tenant; none for null.  Strict.
+ */
+Datum
+envelope_terms_of_tenants(PG_FUNCTION_ARGS)
+{
+	ArrayType  *tenants = PG_GETARG_ARRAYTYPE_P(0);
+	ArrayType  *values = PG_GETARG_ARRAYTYPE_P(1);
+	TermSite   *site = term_site(fcinfo, ARR_ELEMTYPE(values));
+	ArrayBuildState *terms = initArrayResult(BYTEAOID, CurrentMemoryContext, false);
+	ArrayIterator each_tenant = array_create_iterator(tenants, 0, NULL);
+	Datum		tenant;
+	Datum		value;
+	bool		isnull;
+
+	while (array_iterate(each_tenant, &tenant, &isnull))
+	{
+		ArrayIterator each_value;
+		ValueLabel	label;
+
+		if (isnull)
+			continue;
+		term_label(fcinfo, ARR_ELEMTYPE(tenants), tenant, &label);
+		each_value = array_create_iterator(values, 0, NULL);
+		while (array_iterate(each_value, &value, &isnull))
+		{
+			bytea	   *term = isnull ? NULL : term_of(&label, &site->type, value);
+
+			if (term)
+				terms = accumArrayResult(terms, PointerGetDatum(term), false,
+										 BYTEAOID, CurrentMemoryContext);
+		}
+		array_free_iterator(each_value);
+	}
+	array_free_iterator(each_tenant);
+	PG_RETURN_DATUM(makeArrayResult(terms, CurrentMemoryContext));
 }
 
 Datum
