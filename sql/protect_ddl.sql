@@ -63,6 +63,16 @@ SELECT outcome('ALTER TABLE staff ALTER COLUMN org TYPE varchar') AS tenant_type
 	outcome('ALTER TABLE staff ADD UNIQUE (org, ssn)') AS new_unique, outcome('ALTER TABLE staff ADD COLUMN g text GENERATED ALWAYS AS (ssn) STORED') AS generated,
 	outcome('ALTER TABLE staff DISABLE TRIGGER zzz_envelope_seal') AS disable, outcome('DROP TRIGGER zzz_envelope_seal ON staff') AS drop,
 	outcome('ALTER TRIGGER zzz_envelope_seal ON staff RENAME TO x') AS rename, outcome('CREATE TABLE child () INHERITS (staff)') AS inherit;
+SELECT message('ALTER TABLE staff DROP CONSTRAINT ssn__plain');
+SELECT message('ALTER TABLE staff RENAME CONSTRAINT "Mail__sealed" TO x');
+SELECT outcome('ALTER TABLE staff DROP CONSTRAINT ssn__sealed') AS drop, outcome('ALTER TABLE staff RENAME CONSTRAINT ssn__plain TO x') AS rename;
+SET client_min_messages = error;
+CREATE PUBLICATION staff_publication FOR TABLE staff;
+SELECT message('ALTER PUBLICATION staff_publication SET TABLE staff (id, org, ssn)');
+SELECT outcome($$CREATE PUBLICATION p FOR TABLE staff WHERE (ssn <> '')$$) AS row_filter, outcome($$CREATE PUBLICATION p FOR TABLE staff (id, "Mail")$$) AS column_list,
+	message('ALTER PUBLICATION staff_publication SET TABLE staff (id, org, ssn__sealed) WHERE (id > 0)') AS stored;
+DROP PUBLICATION staff_publication;
+RESET client_min_messages;
 ALTER TABLE staff DISABLE TRIGGER ALL;
 ALTER TABLE staff ENABLE TRIGGER USER;
 SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = 'staff'::regclass;

@@ -65,6 +65,20 @@ SELECT outcome('ALTER TRIGGER later ON guests RENAME TO zzzz') AS renamed, outco
 DROP TRIGGER later ON guests;
 DROP TRIGGER statement ON guests;
 
+-- A function that is renamed, or whose schema is, is called by its new name.
+CREATE SCHEMA "Old";
+ALTER FUNCTION change() SET SCHEMA "Old";
+ALTER FUNCTION watch() RENAME TO "Watch it";
+ALTER SCHEMA "Old" RENAME TO newer;
+SELECT tgname, replace(encode(tgargs, 'escape'), '\000', ' ') AS arguments FROM pg_trigger WHERE tgrelid = 'guests'::regclass AND tgname <> 'zzz_envelope_seal' ORDER BY tgname;
+TRUNCATE seen;
+UPDATE guests SET name = 'again' WHERE id = 3;
+SELECT what FROM seen ORDER BY n;
+SELECT id, name FROM guests ORDER BY id;
+ALTER FUNCTION newer.change() SET SCHEMA public;
+ALTER ROUTINE "Watch it"() RENAME TO watch;
+DROP SCHEMA newer;
+
 SELECT envelope_unprotect('guests');
 SELECT tgname, pg_get_triggerdef(oid) AS definition, obj_description(oid, 'pg_trigger') AS comment FROM pg_trigger WHERE tgrelid = 'guests'::regclass EXCEPT SELECT * FROM definitions;
 SELECT * FROM definitions EXCEPT SELECT tgname, pg_get_triggerdef(oid), obj_description(oid, 'pg_trigger') FROM pg_trigger WHERE tgrelid = 'guests'::regclass;

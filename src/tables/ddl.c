@@ -9,7 +9,8 @@
  * it is dropped before such a change and made again after it.
  *
  * What would put plaintext on disk, or look at the NULLs that are there, is
- * refused: another type, new constraints, expressions over a protected column.
+ * refused: another type, new constraints, expressions over a protected column,
+ * publications by one.
  * The way out is always to unprotect the table, change it, and protect it again.
  *
  * Whoever does not own the table gets PostgreSQL's own error.
@@ -154,6 +155,23 @@ names_carrier(const ProtectPlan *plan, List *names)
 	return false;
 }
 
+/* Is this a constraint that is ours? */
+static bool
+is_own_constraint(const ProtectPlan *plan, const char *name)
+{
+	ListCell   *cell;
+
+	foreach(cell, plan->columns)
+	{
+		ProtectColumn *column = lfirst(cell);
+
+		if (strcmp(name, column->sidecar) == 0 ||
+			strcmp(name, protect_column_name(column->carrier, PLAIN_CHECK_SUFFIX)) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* A new constraint, or one that comes with a new column */
 static void
 check_constraint(ProtectPlan *plan, Constraint *constraint)
@@ -289,6 +307,10 @@ check_command(DdlChange *change, AlterTableCmd *command)
 		case AT_AddConstraint:
 			check_constraint(plan, castNode(Constraint, command->def));
 			break;
+		case AT_DropConstraint:
+			if (is_own_constraint(plan, command->name))
+				refuse(plan, psprintf("drop constraint \"%s\" of", command->name), NULL);
+			break;
 		case AT_AddColumn:
 			check_new_column(plan, castNode(ColumnDef, command->def));
 			break;
@@ -345,24 +367,12 @@ alter_table_before(AlterTableStmt *stmt, DdlChange *change)
 	change->plan->is_protected = false;
 }
 
+/* A column that is renamed takes along what belongs to it. */
 static void
-rename_before(RenameStmt *stmt, DdlChange *change)
+rename_column_before(RenameStmt *stmt, ProtectPlan *plan, DdlChange *change)
 {
-	ProtectPlan *plan;
 	OwnerScope	scope;
 
-	if ((stmt->renameType != OBJECT_COLUMN && stmt->renameType != OBJECT_TRIGGER) ||
-		(stmt->renameType == OBJECT_COLUMN && stmt->relationType != OBJECT_TABLE) ||
-		(plan = plan_of(stmt->relation)) == NULL)
-		return;
-	if (stmt->renameType == OBJECT_TRIGGER)
-	{
-		if (strcmp(stmt->subname, SEAL_TRIGGER) == 0)
-			refuse(plan, "rename the trigger that seals", NULL);
-		if (strcmp(stmt->newname, SEAL_TRIGGER) >= 0)
-			refuse(plan, "call a trigger after the one that seals on", NULL);
-		return;
-	}
 	if (is_fixed(plan, stmt->subname))
 		refuse(plan, "rename", stmt->subname);
 	if (column_called(plan, stmt->subname) == NULL &&
@@ -378,6 +388,41 @@ rename_before(RenameStmt *stmt, DdlChange *change)
 	alter_drop_trigger(plan);
 	protect_end(&scope);
 	plan->is_protected = false;
+}
+
+static void
+rename_before(RenameStmt *stmt, DdlChange *change)
+{
+	ProtectPlan *plan;
+
+	switch (stmt->renameType)
+	{
+		case OBJECT_FUNCTION:
+		case OBJECT_ROUTINE:
+		case OBJECT_SCHEMA:
+			change->called = triggers_called();
+			return;
+		case OBJECT_COLUMN:
+			if (stmt->relationType == OBJECT_TABLE &&
+				(plan = plan_of(stmt->relation)) != NULL)
+				rename_column_before(stmt, plan, change);
+			return;
+		case OBJECT_TABCONSTRAINT:
+			if ((plan = plan_of(stmt->relation)) != NULL &&
+				is_own_constraint(plan, stmt->subname))
+				refuse(plan, psprintf("rename constraint \"%s\" of", stmt->subname), NULL);
+			return;
+		case OBJECT_TRIGGER:
+			if ((plan = plan_of(stmt->relation)) == NULL)
+				return;
+			if (strcmp(stmt->subname, SEAL_TRIGGER) == 0)
+				refuse(plan, "rename the trigger that seals", NULL);
+			if (strcmp(stmt->newname, SEAL_TRIGGER) >= 0)
+				refuse(plan, "call a trigger after the one that seals on", NULL);
+			return;
+		default:
+			return;
+	}
 }
 
 /* The columns of an index: a searchable one stands for its term. */
@@ -447,6 +492,28 @@ statistics_before(CreateStatsStmt *stmt)
 
 		if (column_called(plan, element->name) || mentions_carrier(element->expr, plan))
 			refuse(plan, "keep statistics on a protected column of", NULL);
+	}
+}
+
+/* Tables of a publication: it would send of a carrier what is stored, null. */
+static void
+publication_before(List *objects)
+{
+	ListCell   *cell;
+
+	foreach(cell, objects)
+	{
+		const PublicationTable *table = lfirst_node(PublicationObjSpec, cell)->pubtable;
+		ProtectPlan *plan = table ? plan_of(table->relation) : NULL;
+
+		if (plan && (names_carrier(plan, table->columns) ||
+					 mentions_carrier(table->whereClause, plan)))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot publish protected table \"%s\" by a protected column",
+							plan->name),
+					 errdetail("A row filter would look at the null that is stored in it, and a column list would send that."),
+					 errhint("Publish the table without a list, or name the columns that hold what is sealed in place of it.")));
 	}
 }
 
@@ -535,6 +602,16 @@ ddl_before(Node *stmt, DdlChange *change)
 		case T_CreateStatsStmt:
 			statistics_before((CreateStatsStmt *) stmt);
 			break;
+		case T_CreatePublicationStmt:
+			publication_before(((CreatePublicationStmt *) stmt)->pubobjects);
+			break;
+		case T_AlterPublicationStmt:
+			publication_before(((AlterPublicationStmt *) stmt)->pubobjects);
+			break;
+		case T_AlterObjectSchemaStmt:
+			if (((AlterObjectSchemaStmt *) stmt)->objectType != OBJECT_TABLE)
+				change->called = triggers_called();
+			break;
 		case T_CreateStmt:
 			create_before((CreateStmt *) stmt, change);
 			break;
@@ -602,6 +679,7 @@ ddl_after(DdlChange *change)
 	OwnerScope	scope;
 	ProtectColumn *column;
 
+	triggers_follow(change->called);
 	if (plan == NULL)
 		return;
 	CommandCounterIncrement();

@@ -10,6 +10,9 @@
  * dependency on the function too: what the catalogs say of it is changed in
  * place, in partitions as well.
  *
+ * The name is what a dump carries.  It is changed when the function or its schema
+ * is renamed.
+ *
  * Triggers for statements see rows by queries on transition tables, which are
  * planned like any other.
  *
@@ -32,6 +35,7 @@
 #include "nodes/primnodes.h"
 #include "optimizer/optimizer.h"
 #include "rewrite/prs2lock.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/inval.h"
@@ -45,20 +49,36 @@
 #include "tables/seal.h"
 #include "tables/triggers.h"
 
+/* A trigger of a protected table, and what it calls */
+typedef struct CalledFunction
+{
+	Oid			trigger;
+	Oid			relid;
+	Oid			function;
+	char	   *name;			/* by which it is called */
+} CalledFunction;
+
+/* The function without arguments of a qualified name; InvalidOid for none */
+static Oid
+function_of_name(const char *name)
+{
+	char	   *schema;
+	char	   *base;
+
+	/* Not LookupFuncName, which asks for a privilege on the schema. */
+	DeconstructQualifiedName(qualified_name_list(name), &schema, &base);
+	return schema == NULL ? InvalidOid :
+		GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(base),
+						PointerGetDatum(buildoidvector(NULL, 0)),
+						ObjectIdGetDatum(get_namespace_oid(schema, true)));
+}
+
 /* The trigger function of a qualified name; 42883 where there is none */
 Oid
 triggers_function(const char *name)
 {
-	char	   *schema;
-	char	   *base;
-	Oid			function;
+	Oid			function = function_of_name(name);
 
-	/* Not LookupFuncName, which asks for a privilege on the schema. */
-	DeconstructQualifiedName(qualified_name_list(name), &schema, &base);
-	function = schema == NULL ? InvalidOid :
-		GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(base),
-						PointerGetDatum(buildoidvector(NULL, 0)),
-						ObjectIdGetDatum(get_namespace_oid(schema, true)));
 	if (!OidIsValid(function))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
@@ -145,9 +165,17 @@ change_trigger(Relation catalog, HeapTuple tuple, Oid function, List *arguments,
 	}
 	ObjectAddressSet(trigger, TriggerRelationId, form->oid);
 	ObjectAddressSet(called, ProcedureRelationId, function);
+	if (function != form->tgfoid)
+		recordDependencyOn(&trigger, &called, DEPENDENCY_NORMAL);
 	tuple = heap_modify_tuple(tuple, RelationGetDescr(catalog), values, nulls, replaces);
 	CatalogTupleUpdate(catalog, &tuple->t_self, tuple);
-	recordDependencyOn(&trigger, &called, DEPENDENCY_NORMAL);
+}
+
+static char *
+function_name(Oid function)
+{
+	return quote_qualified_identifier(get_namespace_name(get_func_namespace(function)),
+									  get_func_name(function));
 }
 
 /* The condition of a trigger; NULL where it has none */
@@ -166,8 +194,7 @@ wrap_trigger(Relation catalog, HeapTuple tuple, Oid wrapper, const Protection *p
 	Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
 	TupleDesc	desc = RelationGetDescr(catalog);
 	Node	   *condition = read_condition(tuple, desc);
-	char	   *name = quote_qualified_identifier(get_namespace_name(get_func_namespace(form->tgfoid)),
-												  get_func_name(form->tgfoid));
+	char	   *name = function_name(form->tgfoid);
 
 	if (condition)
 		condition = looks_at_carrier(condition, protection) ?
@@ -246,4 +273,92 @@ triggers_unwrap(const ProtectPlan *plan)
 	foreach(cell, plan->relids)
 		change_triggers(lfirst_oid(cell), true);
 	CommandCounterIncrement();
+}
+
+/*
+ * What the triggers of all protected tables call, for triggers_follow.
+ */
+List *
+triggers_called(void)
+{
+	Oid			wrapper = protection_function(CALL_TRIGGER_FUNCTION);
+	Relation	catalog = table_open(TriggerRelationId, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(catalog, InvalidOid, false, NULL, 0, NULL);
+	List	   *result = NIL;
+	HeapTuple	tuple;
+
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
+		CalledFunction *called;
+
+		if (form->tgfoid != wrapper || form->tgnargs < 1)
+			continue;
+		called = palloc(sizeof(CalledFunction));
+		called->trigger = form->oid;
+		called->relid = form->tgrelid;
+		called->name = linitial(read_arguments(tuple, RelationGetDescr(catalog)));
+		called->function = function_of_name(called->name);
+		result = lappend(result, called);
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return result;
+}
+
+/* Have a trigger call its function by the name that this has now. */
+static void
+follow_name(const CalledFunction *called, char *name)
+{
+	Relation	catalog;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	/*
+	 * Whoever is writing goes by the old name, which is there until we
+	 * commit.
+	 */
+	LockRelationOid(called->relid, ShareRowExclusiveLock);
+	catalog = table_open(TriggerRelationId, RowExclusiveLock);
+	ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(called->trigger));
+	scan = systable_beginscan(catalog, TriggerOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		List	   *arguments = read_arguments(tuple, RelationGetDescr(catalog));
+
+		linitial(arguments) = name;
+		change_trigger(catalog, tuple, ((Form_pg_trigger) GETSTRUCT(tuple))->tgfoid,
+					   arguments, NULL);
+	}
+	systable_endscan(scan);
+	table_close(catalog, RowExclusiveLock);
+	CacheInvalidateRelcacheByRelid(called->relid);
+}
+
+/*
+ * What triggers called, by triggers_called, they call by the names that it has
+ * come to have.
+ */
+void
+triggers_follow(List *called)
+{
+	ListCell   *cell;
+
+	if (called == NIL)
+		return;
+	CommandCounterIncrement();
+	foreach(cell, called)
+	{
+		const CalledFunction *one = lfirst(cell);
+		char	   *name;
+
+		if (!OidIsValid(one->function) || get_func_name(one->function) == NULL)
+			continue;
+		name = function_name(one->function);
+		if (strcmp(name, one->name) != 0)
+			follow_name(one, name);
+	}
 }

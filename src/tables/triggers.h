@@ -16,5 +16,7 @@
 extern Oid	triggers_function(const char *name);
 extern void triggers_wrap(const ProtectPlan *plan);
 extern void triggers_unwrap(const ProtectPlan *plan);
+extern List *triggers_called(void);
+extern void triggers_follow(List *called);
 
 #endif							/* ENVELOPE_TRIGGERS_H */

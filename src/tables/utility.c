@@ -64,6 +64,9 @@ is_of_interest(Node *stmt)
 		case T_CopyStmt:
 		case T_AlterTableStmt:
 		case T_RenameStmt:
+		case T_AlterObjectSchemaStmt:
+		case T_CreatePublicationStmt:
+		case T_AlterPublicationStmt:
 		case T_IndexStmt:
 		case T_CreateTrigStmt:
 		case T_CreateStatsStmt:

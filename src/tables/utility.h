@@ -21,6 +21,7 @@ typedef struct DdlChange
 	bool		wrap_triggers;	/* there may be a new one of the application */
 	char	   *renamed;		/* a column, or NULL */
 	char	   *new_name;
+	List	   *called;			/* what triggers call by names that may change */
 	RangeVar   *created;		/* a table LIKE a protected one, or detached
 								 * from it, which gets its trigger; or NULL */
 } DdlChange;
