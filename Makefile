@@ -64,6 +64,7 @@ OBJS = \
 	src/lifecycle/destruction.o \
 	src/lifecycle/flip.o \
 	src/lifecycle/maintenance.o \
+	src/lifecycle/index_builder.o \
 	src/lifecycle/privileges.o \
 	src/lifecycle/progress.o \
 	src/lifecycle/protect_live.o \
@@ -73,6 +74,7 @@ OBJS = \
 	src/lifecycle/sweep.o \
 	src/lifecycle/verify.o \
 	src/tables/alter.o \
+	src/tables/arbiters.o \
 	src/tables/copy.o \
 	src/tables/ddl.o \
 	src/tables/ddl_copies.o \
@@ -83,6 +85,7 @@ OBJS = \
 	src/tables/planner.o \
 	src/tables/positions.o \
 	src/tables/protect.o \
+	src/tables/protect_progress.o \
 	src/tables/protection.o \
 	src/tables/refuse.o \
 	src/tables/registry.o \
@@ -95,6 +98,7 @@ OBJS = \
 	src/tables/substitute.o \
 	src/tables/term.o \
 	src/tables/term_index.o \
+	src/tables/term_index_live.o \
 	src/tables/trigger_call.o \
 	src/tables/triggers.o \
 	src/tables/utility.o \

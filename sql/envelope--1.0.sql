@@ -118,6 +118,22 @@ COMMENT ON COLUMN envelope.rotations.phase IS 'reencrypt, wait, scan, rewrap whi
 COMMENT ON COLUMN envelope.rotations.pass IS 'the rotation whose row tells the progress of this one';
 COMMENT ON COLUMN envelope.rotations.proof IS 'which keys no row of which columns was under, when it was looked at after every transaction that could still seal under them had ended';
 
+CREATE TABLE envelope.live_protections (
+	relid oid PRIMARY KEY,
+	phase text COLLATE "C" NOT NULL,
+	started_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+	started_by text COLLATE "C" NOT NULL,
+	pid integer NOT NULL,
+	phase_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	progress_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	rows_done bigint NOT NULL DEFAULT 0,
+	rows_estimated bigint NOT NULL DEFAULT 0,
+	waits_for text,
+	sqlstate text COLLATE "C",
+	error text
+);
+COMMENT ON TABLE envelope.live_protections IS 'tables that are being protected live; what there is to do is in their own catalogs, and what is here is for the view envelope.protect_progress';
+
 CREATE TABLE envelope.rotation_intervals (
 	kind text COLLATE "C" NOT NULL CHECK (kind IN ('default', 'tenant', 'kek')),
 	subject text COLLATE "C" NOT NULL,
@@ -740,6 +756,24 @@ CREATE VIEW envelope.protected_columns AS
 	FROM envelope.list_protected_columns() p;
 COMMENT ON VIEW envelope.protected_columns IS 'protected columns: where each is sealed, for which tenant column, and whether it can be searched';
 
+CREATE VIEW envelope.protect_progress AS
+	SELECT c.oid::pg_catalog.regclass AS relation, p.phase, p.rows_done,
+		GREATEST(p.rows_estimated, p.rows_done) AS rows_estimated, p.started_at,
+		p.rows_done / NULLIF(EXTRACT(epoch FROM p.progress_at - p.phase_at), 0) AS rows_per_second,
+		CASE WHEN r.running AND p.rows_done > 0 AND p.rows_estimated > p.rows_done THEN
+			p.progress_at + (p.progress_at - p.phase_at) *
+				((p.rows_estimated - p.rows_done)::double precision / p.rows_done) END AS eta,
+		CASE WHEN r.running THEN p.waits_for END AS waits_for,
+		CASE WHEN r.running THEN p.pid END AS pid, r.running
+	FROM envelope.live_protections p
+	JOIN pg_catalog.pg_class c ON c.oid = p.relid
+	CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l
+		WHERE l.pid = p.pid AND l.locktype = 'object' AND l.granted
+			AND l.classid = 'envelope.live_protections'::pg_catalog.regclass) AS running) r
+	WHERE r.running OR EXISTS (SELECT FROM envelope.list_protected_columns() l
+		WHERE l.relation = p.relid AND l.live);
+COMMENT ON VIEW envelope.protect_progress IS 'tables that are being protected live: how far the phase is in which they are, whom it waits for, and whether anybody works on it';
+
 CREATE VIEW envelope.status AS
 	SELECT k.name AS kek, k.uri, k.is_default, o.outcome, o.since, o.detail,
 		o.refused_until, o.credential_expires,
@@ -847,6 +881,7 @@ BEGIN ATOMIC
 		('operate', 'SELECT', 'TABLE envelope.status'),
 		('operate', 'EXECUTE', 'FUNCTION envelope.list_protected_columns()'),
 		('operate', 'SELECT', 'TABLE envelope.protected_columns'),
+		('operate', 'SELECT', 'TABLE envelope.protect_progress'),
 		('operate', 'EXECUTE', 'FUNCTION @extschema@.rotate_tenant_dek(text, boolean)'),
 		('operate', 'EXECUTE', 'PROCEDURE @extschema@.envelope_rotate_tenant(text, integer, interval)'),
 		('operate', 'EXECUTE', 'FUNCTION @extschema@.rotate_tenant_dek(bigint, boolean)'),
@@ -861,6 +896,7 @@ BEGIN ATOMIC
 		('operate', 'SELECT', 'TABLE envelope.rotation_intervals'),
 		('operate', 'SELECT', 'TABLE envelope.destroy_requests'),
 		('operate', 'SELECT', 'TABLE envelope.rotations'),
+		('operate', 'SELECT', 'TABLE envelope.live_protections'),
 		('operate', 'SELECT', 'TABLE envelope.rotation_progress'),
 		('operate', 'SELECT', 'TABLE envelope.registered_columns'),
 		('operate', 'EXECUTE', 'FUNCTION @extschema@.envelope_doctor()'),

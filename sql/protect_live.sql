@@ -1,77 +1,239 @@
 -- A table is protected while it is in use: batch after batch, each in a transaction
 -- of its own; it can be interrupted, gone on with and taken back at any time.
 
-CREATE TABLE members (id integer PRIMARY KEY, tenant_id text, email text NOT NULL, ssn varchar(11) CONSTRAINT ssn_length CHECK (length(ssn) > 2), born date, note text DEFAULT 'x');
+CREATE TABLE members (id integer PRIMARY KEY, tenant_id text, email text NOT NULL, ssn varchar(11) CONSTRAINT ssn_length CHECK (length(ssn) > 2), born date, note text DEFAULT 'x', CONSTRAINT one_email UNIQUE (tenant_id, email) WITH (fillfactor = 80));
+COMMENT ON CONSTRAINT one_email ON members IS 'one a tenant';
+CREATE INDEX by_email ON members USING hash (email);
+CREATE UNIQUE INDEX by_born ON members (born, tenant_id) INCLUDE (note) WHERE id > 100;
+ALTER TABLE members CLUSTER ON one_email;
 INSERT INTO members SELECT i, 't' || 1 + i % 2, 'user' || i || '@x', CASE WHEN i % 3 > 0 THEN '123-' || i END, date '2000-01-01' + i FROM generate_series(1, 1000) i;
 ANALYZE members;
 CREATE TABLE twin AS SELECT * FROM members;
-CREATE TABLE members_before AS SELECT conname, pg_get_constraintdef(oid) AS definition FROM pg_constraint WHERE conrelid = 'members'::regclass;
+CREATE FUNCTION definition() RETURNS TABLE (name text, definition text) LANGUAGE sql AS $$
+	SELECT conname, concat_ws(' ', pg_get_constraintdef(oid), obj_description(oid, 'pg_constraint')) FROM pg_constraint WHERE conrelid = 'members'::regclass
+	UNION ALL SELECT indexrelid::regclass::text, concat_ws(' ', pg_get_indexdef(indexrelid), indisclustered, indisvalid) FROM pg_index WHERE indrelid = 'members'::regclass
+	UNION ALL SELECT attname, concat_ws(' ', format_type(atttypid, atttypmod), attnotnull) FROM pg_attribute WHERE attrelid = 'members'::regclass AND NOT attisdropped AND attnum > 0
+	UNION ALL SELECT tgname, pg_get_triggerdef(oid) FROM pg_trigger WHERE tgrelid = 'members'::regclass AND tgname <> 'stop' $$;
+CREATE TABLE members_before AS SELECT * FROM definition();
 
--- Not in a transaction, not with an index that holds the values, not with rows that cannot be sealed
+-- Not in a transaction, and not where something is in the way: it is refused
+-- before anything is written.
 BEGIN;
 CALL envelope_protect_live('members', 'tenant_id', '{email,ssn}');
 ROLLBACK;
 SELECT message('CALL envelope_protect_live(''members'', ''tenant_id'', ''{email}'')');
-CREATE INDEX members_email ON members (email);
-CALL envelope_protect_live('members', 'tenant_id', '{email,ssn}', '{email}');
-DROP INDEX members_email;
-CALL envelope_protect_live('members', 'tenant_id', '{email,nope}');
-CALL envelope_protect_live('members', 'tenant_id', '{email}', '{}', 0);
-CALL envelope_protect_live('members', 'tenant_id', NULL);
-INSERT INTO members VALUES (1001, 'nobody', 'x');
 \set SHOW_CONTEXT never
+CALL envelope_protect_live('members', 'tenant_id', '{email,nope}', '{email}');
+CALL envelope_protect_live('members', 'tenant_id', '{email}', '{email}', 0);
+CALL envelope_protect_live('members', 'tenant_id', NULL);
+DROP INDEX by_email;
+CREATE INDEX by_ssn ON members (ssn);
+CALL envelope_protect_live('members', 'tenant_id', '{ssn}');
+DROP INDEX by_ssn;
+CREATE UNIQUE INDEX everywhere ON members (email);
+CALL envelope_protect_live('members', 'tenant_id', '{email}', '{email}');
+DROP INDEX everywhere;
+CREATE INDEX by_email ON members USING hash (email);
+ALTER TABLE members ADD CONSTRAINT late UNIQUE (tenant_id, ssn) DEFERRABLE;
+CALL envelope_protect_live('members', 'tenant_id', '{ssn}');
+ALTER TABLE members DROP CONSTRAINT late;
+CREATE FUNCTION upsert() RETURNS void LANGUAGE sql BEGIN ATOMIC INSERT INTO members (id, tenant_id, email) VALUES (1, 't1', 'x') ON CONFLICT ON CONSTRAINT one_email DO NOTHING; END;
+CALL envelope_protect_live('members', 'tenant_id', '{email}', '{email}');
+DROP FUNCTION upsert;
+CREATE TABLE one_email__term ();
+CALL envelope_protect_live('members', 'tenant_id', '{email}', '{email}');
+DROP TABLE one_email__term;
+SET client_min_messages = error;
+CREATE PUBLICATION of_members FOR TABLE members;
+RESET client_min_messages;
+ALTER TABLE members REPLICA IDENTITY NOTHING;
+CALL envelope_protect_live('members', 'tenant_id', '{ssn}');
+ALTER TABLE members REPLICA IDENTITY DEFAULT;
+DROP PUBLICATION of_members;
+CREATE TABLE keyed (tenant_id text, email text, PRIMARY KEY (tenant_id, email));
+CALL envelope_protect_live('keyed', 'tenant_id', '{email}');
+DROP TABLE keyed;
+CREATE TABLE parted (tenant_id text, email text, note text) PARTITION BY LIST (tenant_id);
+CREATE TABLE parted_1 PARTITION OF parted FOR VALUES IN ('t1');
+CALL envelope_protect_live('parted', 'tenant_id', '{email}', '{email}');
+CREATE UNIQUE INDEX ON parted (tenant_id, email);
+CALL envelope_protect_live('parted', 'tenant_id', '{email,note}');
+INSERT INTO members VALUES (1001, 'nobody', 'x');
 CALL envelope_protect_live('members', 'tenant_id', '{email,ssn}', '{email}');
 DELETE FROM members WHERE id = 1001;
+SELECT relation, phase, running FROM envelope.protect_progress;
 SELECT count(*) AS protected FROM envelope.protected_columns WHERE relation = 'members'::regclass;
+SELECT * FROM definition() EXCEPT SELECT * FROM members_before;
 
--- A KMS that is gone in the middle: a row of a tenant whose key is not to be had is left alone, and so is all after it
-CREATE FUNCTION stop_half_way() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN IF old.id = 500 THEN RAISE EXCEPTION ''half way''; END IF; RETURN new; END';
-CREATE TRIGGER stop_half_way BEFORE UPDATE ON members FOR EACH ROW EXECUTE FUNCTION stop_half_way();
-ALTER TABLE members ENABLE ALWAYS TRIGGER stop_half_way;
-CALL envelope_protect_live('members', 'tenant_id', '{email,ssn}', '{email}', 100);
-SELECT DISTINCT live FROM envelope.protected_columns WHERE relation = 'members'::regclass;
-CREATE FUNCTION sealed() RETURNS bigint LANGUAGE sql SET envelope.stored_form = on AS 'SELECT count(email__sealed) FROM members';
-SELECT sealed() BETWEEN 100 AND 900 AS half_way;
--- Meanwhile it reads and writes as ever, both halves of it.
-SELECT count(*) AS same FROM (SELECT id, email, ssn FROM twin INTERSECT SELECT id, email, ssn FROM members) s;
-SELECT id FROM members WHERE tenant_id = 't2' AND email = 'user777@x';
-SELECT count(*) FROM members WHERE ssn IS NULL;
-UPDATE members SET note = 'y' WHERE id IN (1, 1000);
-UPDATE members SET ssn = NULL WHERE id IN (2, 998);
-INSERT INTO members VALUES (2000, 't1', 'new@x', '999', '2020-01-01');
-SELECT outcome($$INSERT INTO members VALUES (2001, 't1', NULL)$$) AS not_null, outcome($$UPDATE members SET email = NULL WHERE id = 900$$) AS update_null, outcome($$INSERT INTO members VALUES (2001, 't1', 'x', '1')$$) AS checked;
-SELECT id, email, ssn, note FROM members WHERE id IN (1, 2, 998, 1000, 2000) ORDER BY id;
+-- What follows is looked at three times: in the clear, half sealed, and sealed.
+CREATE FUNCTION stored_rows() RETURNS text LANGUAGE plpgsql SET envelope.stored_form = on AS $$
+BEGIN
+	RETURN (SELECT format('%s of %s in plain, %s with terms, %s sealed', count(email), count(*), count(email__term), count(email__sealed)) FROM members);
+END $$;
+CREATE FUNCTION roughly(stored text) RETURNS text LANGUAGE sql RETURN regexp_replace(stored, '\m([1-9][0-9]{0,2})\M', 'some', 'g');
+CREATE FUNCTION plan(statement text) RETURNS SETOF text LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE
+	line text;
+BEGIN
+	FOR line IN EXECUTE 'EXPLAIN (COSTS OFF) ' || statement LOOP
+		RETURN NEXT regexp_replace(line, '\\x[0-9a-f]+', 'T');
+	END LOOP;
+END $$;
+CREATE FUNCTION try(statement text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	result text;
+BEGIN
+	EXECUTE statement INTO result;
+	RETURN result;
+EXCEPTION WHEN OTHERS THEN
+	GET STACKED DIAGNOSTICS result = CONSTRAINT_NAME;
+	RETURN rtrim(SQLSTATE || ' ' || result);
+END $$;
+CREATE TABLE statements (n int GENERATED ALWAYS AS IDENTITY, statement text);
+INSERT INTO statements (statement) VALUES
+	($$SELECT count(*) FROM (SELECT id, email, ssn, born FROM twin INTERSECT SELECT id, email, ssn, born FROM members) s$$),
+	($$SELECT id FROM members WHERE tenant_id = 't2' AND email = 'user777@x'$$),
+	($$SELECT id FROM members WHERE (tenant_id, email) IN (('t2', 'user777@x'), ('t1', 'user777@x'))$$),
+	($$SELECT count(*) FROM members WHERE ssn IS NULL$$),
+	($$SELECT (m).email FROM (SELECT m FROM members m WHERE id = 4 AND m.* IS NOT NULL) s$$),
+	($$UPDATE members SET note = note || 'y' WHERE id IN (1, 1000) RETURNING email$$),
+	($$UPDATE members SET ssn = NULL WHERE id = 998 RETURNING id$$),
+	($$UPDATE members SET tenant_id = 't2' WHERE id = 16 RETURNING email$$),
+	($$SELECT id FROM members WHERE tenant_id = 't2' AND email = 'user16@x'$$),
+	($$INSERT INTO members VALUES (2000, 't1', 'new@x', '999', '1920-01-01') RETURNING email$$),
+	($$SELECT concat_ws(' ', id, email, ssn, born, note) FROM members WHERE tenant_id = 't1' AND email = 'new@x'$$),
+	($$INSERT INTO members AS m VALUES (2001, 't2', 'user777@x', '999') ON CONFLICT (tenant_id, email) DO UPDATE SET note = EXCLUDED.email || m.note RETURNING id || note$$),
+	($$INSERT INTO members AS m VALUES (2001, 't1', 'new@x') ON CONFLICT ON CONSTRAINT one_email DO UPDATE SET email = 'newer@x' RETURNING id || email$$),
+	($$INSERT INTO members VALUES (2001, 't1', 'newer@x') ON CONFLICT DO NOTHING RETURNING id$$),
+	($$INSERT INTO members VALUES (2001, 't1', 'newer@x')$$),
+	($$INSERT INTO members VALUES (2001, 't1', 'born@x', NULL, '1920-01-01')$$),
+	($$INSERT INTO members VALUES (2001, 't1', NULL)$$),
+	($$INSERT INTO members VALUES (2001, 't1', 'x', '1')$$),
+	($$INSERT INTO members VALUES (2001, NULL, 'x')$$),
+	($$UPDATE members SET email = NULL WHERE id = 900$$),
+	($$DELETE FROM members WHERE tenant_id = 't1' AND email = 'newer@x' RETURNING id$$);
+
+-- In the clear: a trigger of the application stops the call half-way, as a KMS
+-- that is gone would.
+CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF old.id = 500 AND EXISTS (SELECT FROM pg_constraint WHERE conrelid = tg_relid AND conname = tg_argv[0]) = tg_argv[1]::bool THEN
+		RAISE EXCEPTION 'half way';
+	END IF;
+	RETURN new;
+END $$;
+CREATE TRIGGER stop BEFORE UPDATE ON members FOR EACH ROW EXECUTE FUNCTION stop('email__plain', 'no');
+ALTER TABLE members ENABLE ALWAYS TRIGGER stop;
+CALL envelope_protect_live('members', 'tenant_id', '{email,ssn,born}', '{email}', 100);
+SELECT column_name, searchable, indexed, live FROM envelope.protected_columns WHERE relation = 'members'::regclass ORDER BY 1;
+SELECT relation, phase, rows_done > 0 AS done, rows_estimated, waits_for, pid, running FROM envelope.protect_progress;
+SELECT subject, finding, hint FROM envelope_doctor() WHERE subject LIKE '%members' ORDER BY 2;
+SELECT plan($$SELECT id FROM members WHERE tenant_id = 't2' AND email = 'user777@x'$$);
+BEGIN;
+SELECT roughly(stored_rows());
+SELECT n, try(statement) FROM statements ORDER BY n;
+SELECT try($$INSERT INTO members (id, tenant_id, email__sealed) VALUES (2001, 't1', envelope_encrypt('t1', 'z', 'public.members.email'))$$);
 SELECT message('ALTER TABLE members RENAME ssn TO number');
-SELECT message($$SELECT envelope_protect('members', 'tenant_id', '{born}')$$);
-SELECT subject, finding, hint FROM envelope_doctor() WHERE subject LIKE '%members';
+SELECT try('ALTER TABLE members ALTER email DROP NOT NULL');
+SELECT message($$SELECT envelope_protect('members', 'tenant_id', '{note}')$$);
+SELECT envelope_unprotect('members');
+SELECT * FROM definition() EXCEPT SELECT * FROM members_before;
+SELECT * FROM envelope.protect_progress;
+ROLLBACK;
+
+-- Half sealed
+DROP TRIGGER stop ON members;
+CREATE TRIGGER stop BEFORE UPDATE ON members FOR EACH ROW EXECUTE FUNCTION stop('email__plain', 'yes');
+ALTER TABLE members ENABLE ALWAYS TRIGGER stop;
+CALL envelope_protect_live('members', 'tenant_id', '{email,ssn,born}', '{email}', 100);
+SELECT relation, phase, rows_done > 0 AS done, running FROM envelope.protect_progress;
+SELECT name, definition FROM definition() WHERE name ~ 'one_email|by_|_idx' ORDER BY 1, 2;
+SELECT subject, finding, hint FROM envelope_doctor() WHERE subject LIKE '%members' ORDER BY 2;
+SELECT plan($$SELECT id FROM members WHERE tenant_id = 't2' AND email = 'user777@x'$$);
+BEGIN;
+SELECT roughly(stored_rows());
+SELECT n, try(statement) FROM statements ORDER BY n;
+SELECT message('ALTER TABLE members RENAME ssn TO number');
+SELECT try('ALTER TABLE members ALTER email DROP NOT NULL');
+ROLLBACK;
 
 -- Back to the start
 BEGIN;
 SELECT envelope_unprotect('members');
-SELECT count(*) FROM members;
-SELECT conname, pg_get_constraintdef(oid) AS definition FROM pg_constraint WHERE conrelid = 'members'::regclass EXCEPT SELECT * FROM members_before;
-\d members
+SELECT * FROM definition() EXCEPT SELECT * FROM members_before;
+SELECT count(*) AS same FROM (SELECT * FROM twin INTERSECT SELECT * FROM members) s;
+SELECT * FROM envelope.protect_progress;
 ROLLBACK;
 
 -- On to the end
-DROP TRIGGER stop_half_way ON members;
+DROP TRIGGER stop ON members;
 SET client_min_messages = warning;
 CALL envelope_protect_live('members', 'tenant_id', '{email,ssn}', '{email}', 100);
 RESET client_min_messages;
-SELECT sealed();
-SELECT count(*) AS differ FROM (SELECT id, email, ssn FROM twin WHERE id NOT IN (2, 998) EXCEPT SELECT id, email, ssn FROM members) s;
-SELECT regexp_replace(pg_get_triggerdef(oid), '''[0-9]+''', 'N') FROM pg_trigger WHERE tgrelid = 'members'::regclass;
+BEGIN;
+SELECT roughly(stored_rows());
+SELECT n, try(statement) FROM statements ORDER BY n;
+ROLLBACK;
+SELECT * FROM envelope.protect_progress;
+SELECT regexp_replace(definition, '''[0-9]+''', 'N') FROM definition() WHERE name LIKE 'zzz%';
 SELECT conname, pg_get_constraintdef(oid), convalidated FROM pg_constraint WHERE conrelid = 'members'::regclass AND contype = 'c' ORDER BY conname COLLATE "C";
 SELECT attname, attnotnull FROM pg_attribute WHERE attrelid = 'members'::regclass AND attname ~ 'email' ORDER BY attnum;
 SELECT attname FROM pg_stats WHERE tablename = 'members' ORDER BY 1;
--- Dead rows and the index are left to do, and doctor says so.
+-- Dead rows are left to do, and doctor says so.
 SELECT subject, finding, hint FROM envelope_doctor() WHERE subject LIKE '%members' ORDER BY 2;
 VACUUM FULL members;
-CREATE INDEX CONCURRENTLY members_email ON members (tenant_id, email);
 SELECT subject, finding, hint FROM envelope_doctor() WHERE subject LIKE '%members' ORDER BY 2;
-SELECT id FROM members WHERE tenant_id = 't2' AND email = 'user777@x';
-SELECT envelope_protect('members', 'tenant_id', '{born}');
+
+-- A further column, live too: those that are sealed stay so meanwhile.
+DROP INDEX by_born;
+CREATE TRIGGER stop BEFORE UPDATE ON members FOR EACH ROW EXECUTE FUNCTION stop('note__plain', 'no');
+ALTER TABLE members ENABLE ALWAYS TRIGGER stop;
+CALL envelope_protect_live('members', 'tenant_id', '{note}', '{note}', 100);
+SELECT roughly(stored_rows());
+SELECT plan($$SELECT id FROM members WHERE tenant_id = 't2' AND email = 'user777@x'$$);
+SELECT count(*) AS same FROM (SELECT * FROM twin INTERSECT SELECT id, tenant_id, email, ssn, born, note FROM members) s;
+BEGIN;
+UPDATE members SET ssn = '1234', note = 'y' WHERE id = 1 RETURNING email, ssn, note;
+SELECT try($$UPDATE members SET ssn = '1' WHERE id = 1$$), try($$UPDATE members SET email = NULL WHERE id = 1$$);
+ROLLBACK;
+BEGIN;
 SELECT envelope_unprotect('members');
-SELECT conname, pg_get_constraintdef(oid) AS definition FROM pg_constraint WHERE conrelid = 'members'::regclass EXCEPT SELECT * FROM members_before;
-DROP TABLE members, twin, members_before;
-DROP FUNCTION stop_half_way, sealed;
+SELECT * FROM definition() EXCEPT SELECT * FROM members_before;
+SELECT count(*) AS same FROM (SELECT * FROM twin INTERSECT SELECT * FROM members) s;
+ROLLBACK;
+DROP TRIGGER stop ON members;
+SET client_min_messages = warning;
+CALL envelope_protect_live('members', 'tenant_id', '{note}', '{note}', 100);
+RESET client_min_messages;
+SELECT column_name, searchable, indexed, live FROM envelope.protected_columns WHERE relation = 'members'::regclass ORDER BY 1;
+SELECT envelope_unprotect('members');
+SELECT * FROM definition() EXCEPT SELECT * FROM members_before;
+
+-- A partitioned table without a searchable column, of an owner who is bound by
+-- policies
+DROP TABLE parted;
+CREATE ROLE live_owner;
+GRANT CREATE ON SCHEMA public TO live_owner;
+SELECT envelope_grant('live_owner', 'admin');
+SET ROLE live_owner;
+CREATE TABLE parted (id int, tenant_id text, note text NOT NULL) PARTITION BY LIST (tenant_id);
+CREATE TABLE parted_1 PARTITION OF parted FOR VALUES IN ('t1');
+CREATE TABLE parted_2 (note text NOT NULL, gone int, tenant_id text, id int);
+ALTER TABLE parted_2 DROP COLUMN gone;
+ALTER TABLE parted ATTACH PARTITION parted_2 FOR VALUES IN ('t2');
+INSERT INTO parted SELECT i, 't' || 1 + i % 2, 'note ' || i FROM generate_series(1, 300) i;
+ALTER TABLE parted ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+ALTER TABLE parted_1 ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+SELECT count(*) AS seen FROM parted;
+CALL envelope_protect_live('parted', 'tenant_id', '{note}');
+RESET ROLE;
+SELECT count(*) AS same FROM parted WHERE note = 'note ' || id;
+SET envelope.stored_form = on;
+SELECT count(note) AS plain, count(note__sealed) AS sealed FROM parted;
+RESET envelope.stored_form;
+SELECT subject, finding FROM envelope_doctor() WHERE subject LIKE '%parted%';
+DROP TABLE parted, members, twin, members_before, statements;
+DROP FUNCTION stop, stored_rows, roughly, plan, try, definition;
+SELECT envelope_revoke('live_owner', 'admin');
+DROP OWNED BY live_owner;
+DROP ROLE live_owner;

@@ -19,6 +19,7 @@
 #include "access/genam.h"
 #include "access/tupdesc.h"
 #include "catalog/pg_class.h"
+#include "commands/defrem.h"
 #include "executor/executor.h"
 #include "nodes/parsenodes.h"
 #include "parser/parse_relation.h"
@@ -263,6 +264,23 @@ query_merge_condition(Query *query)
 	return &query->mergeJoinCondition;
 #else
 	return NULL;
+#endif
+}
+
+/*
+ * Define an index CONCURRENTLY, as the current user, who owns the table.  A
+ * snapshot is active; when it returns, in another transaction, none is.
+ * PostgreSQL 16 added an argument.
+ */
+static inline void
+define_index_concurrently(Oid relid, IndexStmt *stmt)
+{
+#if PG_VERSION_NUM >= 160000
+	(void) DefineIndex(relid, stmt, InvalidOid, InvalidOid, InvalidOid, -1,
+					   false, false, true, false, false);
+#else
+	(void) DefineIndex(relid, stmt, InvalidOid, InvalidOid, InvalidOid,
+					   false, false, true, false, false);
 #endif
 }
 

@@ -17,7 +17,7 @@
  *
  * Locking
  *
- * That nobody else works on the same tenant, KEK or maintenance is seen to by
+ * That nobody else works on the same tenant, KEK, table or maintenance is seen to by
  * locks of the session's, on LOCKTAG_OBJECT of one of our tables.  They are
  * only ever tried, never waited for, survive commits, and go with an error or
  * with the session.
@@ -283,6 +283,19 @@ void
 steps_unlock_kek(const char *kek)
 {
 	unlock("keks", kek);
+}
+
+/* The same for a table that is protected live */
+bool
+steps_lock_protection(Oid relid)
+{
+	return try_lock("live_protections", psprintf("%u", relid), true);
+}
+
+void
+steps_unlock_protection(Oid relid)
+{
+	unlock("live_protections", psprintf("%u", relid));
 }
 
 /* The same for maintenance */

@@ -25,6 +25,8 @@ extern bool steps_lock_tenant(const char *tenant, bool session);
 extern void steps_unlock_tenant(const char *tenant);
 extern bool steps_lock_kek(const char *kek);
 extern void steps_unlock_kek(const char *kek);
+extern bool steps_lock_protection(Oid relid);
+extern void steps_unlock_protection(Oid relid);
 extern bool steps_lock_maintenance(void);
 extern void steps_unlock_maintenance(void);
 

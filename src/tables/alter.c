@@ -230,13 +230,20 @@ alter_add_checks(const ProtectPlan *plan, bool valid)
 	}
 }
 
+/* Has the table a constraint of this name? */
+bool
+alter_has_constraint(const ProtectPlan *plan, const char *name)
+{
+	return protect_query(psprintf("SELECT 1 FROM pg_catalog.pg_constraint"
+								  " WHERE conrelid = %u AND conname = %s",
+								  plan->relid, quote_literal_cstr(name))) != NULL;
+}
+
 /* Drop a constraint if it is there. */
 void
 alter_drop_constraint(const ProtectPlan *plan, const char *name)
 {
-	if (protect_query(psprintf("SELECT 1 FROM pg_catalog.pg_constraint"
-							   " WHERE conrelid = %u AND conname = %s",
-							   plan->relid, quote_literal_cstr(name))))
+	if (alter_has_constraint(plan, name))
 		protect_execute(psprintf("ALTER TABLE %s DROP CONSTRAINT %s", plan->table,
 								 quote_identifier(name)));
 }

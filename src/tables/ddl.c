@@ -181,6 +181,8 @@ check_constraint(ProtectPlan *plan, Constraint *constraint)
 	if (constraint->contype == CONSTR_NOTNULL)
 	{
 		column = constraint->keys ? column_called(plan, strVal(linitial(constraint->keys))) : NULL;
+		if (column && plan->live)
+			refuse_live(plan);
 		if (column)
 			constraint->keys = list_make1(makeString(column->sidecar));
 		return;
@@ -292,6 +294,8 @@ check_command(DdlChange *change, AlterTableCmd *command)
 		case AT_DropNotNull:
 			if (fixed)
 				refuse(plan, "change", command->name);
+			if (column && plan->live)
+				refuse_live(plan);
 			if (column)
 				command->name = pstrdup(column->sidecar);
 			break;
@@ -318,6 +322,8 @@ check_command(DdlChange *change, AlterTableCmd *command)
 		case AT_AddOf:
 			refuse(plan, "let another table inherit from or be", NULL);
 		case AT_AttachPartition:
+			if (plan->live)
+				refuse_live(plan);
 			attach_before(plan, ((PartitionCmd *) command->def)->name);
 			break;
 		case AT_DetachPartition:

@@ -31,6 +31,7 @@
 #include "compat.h"
 #include "keys/catalog.h"
 #include "settings.h"
+#include "tables/arbiters.h"
 #include "tables/functions.h"
 #include "tables/inline.h"
 #include "tables/planner.h"
@@ -56,16 +57,22 @@ plan_statement(Query *parse, const char *query_string, int cursor_options,
 	PlannerGlobal *inlined = NULL;
 	Substitution substitution = {params, false};
 	PlannedStmt *result;
+	bool		substituted = false;
 
 	if (parse->commandType != CMD_UTILITY && !planner_shows_stored_form() &&
 		inline_and_find(parse, params, &inlined))
+	{
 		parse = substitute_query(parse, &substitution);
+		substituted = true;
+	}
 
 	if (prev_planner_hook)
 		result = prev_planner_hook(parse, query_string, cursor_options, params);
 	else
 		result = standard_planner(parse, query_string, cursor_options, params);
 
+	if (substituted)
+		arbiters_complete(result);
 	if (inlined)
 	{
 		result->invalItems = list_concat(result->invalItems, inlined->invalItems);

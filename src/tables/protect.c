@@ -41,6 +41,7 @@
 #include "keys/store.h"
 #include "shmem.h"
 #include "tables/protect.h"
+#include "tables/protect_progress.h"
 #include "tables/protection.h"
 #include "tables/triggers.h"
 #include "tables/utility.h"
@@ -198,7 +199,8 @@ void
 protect_begin(const ProtectPlan *plan, OwnerScope *scope)
 {
 	store_begin_as(scope, plan->owner,
-				   SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+				   SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION |
+				   SECURITY_NOFORCE_RLS);
 	(void) utility_set_ours(true);
 }
 
@@ -233,6 +235,7 @@ plan_present_columns(ProtectPlan *plan, Relation rel)
 			column->term = get_attname(plan->relid, at->term, false);
 		column->context = at->context;
 		column->not_null = at->not_null;
+		column->clear = at->clear;
 		plan->columns = lappend(plan->columns, column);
 	}
 }
@@ -334,6 +337,26 @@ protect_plan_call(FunctionCallInfo fcinfo, ProtectPlan *plan, Relation rel)
 }
 
 /*
+ * Take the columns that a live protection has left in the clear for new ones;
+ * false where there are none.
+ */
+bool
+protect_plan_clear(ProtectPlan *plan)
+{
+	bool		result = false;
+	ListCell   *cell;
+
+	foreach(cell, plan->columns)
+	{
+		ProtectColumn *column = lfirst(cell);
+
+		column->is_new = column->clear;
+		result |= column->clear;
+	}
+	return result;
+}
+
+/*
  * envelope_protect(rel regclass, tenant_column name, columns name[],
  * searchable name[])
  */
@@ -377,6 +400,60 @@ envelope_protect(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/*
+ * Take away what is beside columns that are not sealed yet.  True if there are
+ * others.
+ */
+static bool
+drop_clear_columns(ProtectPlan *plan)
+{
+	ProtectPlan clear = *plan;
+	List	   *sealed = NIL;
+	ListCell   *cell;
+
+	clear.columns = NIL;
+	foreach(cell, plan->columns)
+	{
+		ProtectColumn *column = lfirst(cell);
+
+		if (column->clear)
+			clear.columns = lappend(clear.columns, column);
+		else
+			sealed = lappend(sealed, column);
+	}
+	if (clear.columns == NIL)
+		return true;
+
+	plan->columns = sealed;
+	plan->words = NIL;
+	if (sealed != NIL)
+		alter_make_trigger(plan);
+	else
+	{
+		triggers_unwrap(plan);
+		alter_drop_trigger(plan);
+	}
+	alter_drop_columns(&clear);
+	return sealed != NIL;
+}
+
+/* Open all rows and give the table back its columns, constraints and indexes. */
+static void
+unprotect_columns(ProtectPlan *plan)
+{
+	List	   *indexes = term_index_drop(plan, true);
+
+	alter_drop_checks(plan);
+	rewrite_table(plan, true);
+	triggers_unwrap(plan);
+	alter_drop_trigger(plan);
+	alter_move_not_null(plan, true);
+	alter_set_not_null(plan, true);
+	alter_move_checks(plan, true);
+	alter_drop_columns(plan);
+	term_index_make(plan, indexes, true);
+}
+
 /* envelope_unprotect(rel regclass) */
 Datum
 envelope_unprotect(PG_FUNCTION_ARGS)
@@ -384,7 +461,6 @@ envelope_unprotect(PG_FUNCTION_ARGS)
 	ProtectPlan *plan;
 	Relation	rel;
 	OwnerScope	scope;
-	List	   *indexes;
 	ListCell   *cell;
 
 	shmem_require();
@@ -401,16 +477,9 @@ envelope_unprotect(PG_FUNCTION_ARGS)
 		((ProtectColumn *) lfirst(cell))->is_new = true;
 
 	protect_begin(plan, &scope);
-	indexes = term_index_drop(plan, true);
-	alter_drop_checks(plan);
-	rewrite_table(plan, true);
-	triggers_unwrap(plan);
-	alter_drop_trigger(plan);
-	alter_move_not_null(plan, true);
-	alter_set_not_null(plan, true);
-	alter_move_checks(plan, true);
-	alter_drop_columns(plan);
-	term_index_make(plan, indexes, true);
+	if (drop_clear_columns(plan))
+		unprotect_columns(plan);
 	protect_end(&scope);
+	protect_progress_end(plan->relid);
 	PG_RETURN_VOID();
 }

@@ -30,6 +30,7 @@ typedef struct ProtectColumn
 	AttrNumber	attnum;			/* of the carrier, in the table itself */
 	bool		is_new;			/* it is being protected, or unprotected */
 	bool		not_null;
+	bool		clear;			/* while live: not sealed yet */
 } ProtectColumn;
 
 /* A table that is protected, or is to be */
@@ -64,9 +65,21 @@ typedef struct MovedIndex
 	List	   *part_names;		/* what its parts there are called */
 } MovedIndex;
 
+/* An index on terms that is built while the table is in use */
+typedef struct LiveIndex
+{
+	MovedIndex *replaces;		/* NULL: the column has no index */
+	ProtectColumn *column;		/* whose index it is then */
+	char	   *name;			/* until it takes the other's */
+	char	   *shown;			/* what it is called in messages */
+	bool		exists;
+	bool		valid;
+}			LiveIndex;
+
 /* protect.c */
 extern ProtectPlan *protect_plan(Relation rel, LOCKMODE lock);
 extern void protect_plan_call(FunctionCallInfo fcinfo, ProtectPlan *plan, Relation rel);
+extern bool protect_plan_clear(ProtectPlan *plan);
 extern void protect_require_preload(void);
 extern void protect_allow_triggers(Oid owner);
 extern char *protect_column_name(const char *carrier, const char *suffix);
@@ -88,6 +101,7 @@ extern void alter_add_checks(const ProtectPlan *plan, bool valid);
 extern List *alter_drop_not_null(const ProtectPlan *plan, const ProtectColumn *column);
 extern void alter_set_not_null(const ProtectPlan *plan, bool back);
 extern void alter_drop_checks(const ProtectPlan *plan);
+extern bool alter_has_constraint(const ProtectPlan *plan, const char *name);
 extern void alter_drop_constraint(const ProtectPlan *plan, const char *name);
 extern void alter_move_checks(const ProtectPlan *plan, bool back);
 extern void alter_drop_trigger(const ProtectPlan *plan);
@@ -95,8 +109,23 @@ extern void alter_make_trigger(const ProtectPlan *plan);
 
 /* term_index.c */
 extern void term_index_check(ProtectPlan *plan);
+extern List *term_index_note(const ProtectPlan *plan, Oid relid, bool back, LOCKMODE lock);
 extern List *term_index_drop(const ProtectPlan *plan, bool back);
 extern void term_index_make(const ProtectPlan *plan, List *moved, bool back);
+extern void term_index_drop_moved(const MovedIndex *moved);
+extern IndexStmt *term_index_statement(const ProtectPlan *plan, const MovedIndex *moved);
+extern IndexStmt *term_index_own_statement(const ProtectPlan *plan, const ProtectColumn *column,
+										   const char *name);
+extern void term_index_describe(const MovedIndex *moved);
+extern void term_index_describe_own(const ProtectPlan *plan, const char *name);
+
+/* term_index_live.c */
+extern void term_index_live_check(const ProtectPlan *plan);
+extern List *term_index_live_list(const ProtectPlan *plan);
+extern bool term_index_live_ready(const ProtectPlan *plan);
+extern void term_index_live_drop_invalid(const ProtectPlan *plan);
+extern IndexStmt *term_index_live_statement(const ProtectPlan *plan, const LiveIndex * index);
+extern void term_index_live_swap(const ProtectPlan *plan);
 
 /* rewrite.c */
 extern void rewrite_check(const ProtectPlan *plan);

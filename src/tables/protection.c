@@ -220,6 +220,20 @@ read_column(Relation rel, char **args, ProtectedColumn *column)
 	column->not_null = attr->attnotnull;
 }
 
+/* The protected column that a word of the trigger's arguments names */
+static ProtectedColumn *
+named_column(Relation rel, Protection *protection, const char *name)
+{
+	AttrNumber	carrier = column_number(rel, name);
+
+	for (int i = 0; i < protection->ncolumns; i++)
+	{
+		if (protection->columns[i].carrier == carrier)
+			return &protection->columns[i];
+	}
+	report_misfit(rel, name);
+}
+
 /* What the words at the end of the trigger's arguments say */
 static void
 read_words(Relation rel, Protection *protection)
@@ -242,14 +256,13 @@ read_words(Relation rel, Protection *protection)
 		}
 		else if (strcmp(word, SEAL_ARG_NOT_NULL) == 0)
 		{
-			AttrNumber	carrier = column_number(rel, operand);
-
-			for (int i = 0; i < protection->ncolumns; i++)
-			{
-				if (protection->columns[i].carrier == carrier)
-					protection->columns[i].not_null = true;
-			}
+			named_column(rel, protection, operand)->not_null = true;
 			next += 2;
+		}
+		else if (strcmp(word, SEAL_ARG_CLEAR) == 0)
+		{
+			named_column(rel, protection, operand)->clear = true;
+			next++;
 		}
 	}
 }

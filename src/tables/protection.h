@@ -35,6 +35,7 @@
 #define SEAL_ARGS_PER_COLUMN	4	/* carrier, sidecar, term or '', context */
 #define SEAL_ARG_END			""	/* stands where a carrier would */
 #define SEAL_ARG_LIVE			"live"	/* carriers may still hold values */
+#define SEAL_ARG_CLEAR			"clear" /* meanwhile: carrier; not yet sealed */
 #define SEAL_ARG_NOT_NULL		"not_null"	/* meanwhile: carrier, constraint
 											 * or '' */
 #define SEAL_ARG_FILE			"file"	/* it was switched live in this file */
@@ -46,6 +47,8 @@ typedef struct ProtectedColumn
 	AttrNumber	sidecar;
 	AttrNumber	term;			/* 0 where it is not searchable */
 	bool		not_null;		/* the carrier was NOT NULL: the sidecar is */
+	bool		clear;			/* while live: values go to the carrier still,
+								 * and only the term is kept beside it */
 	Oid			type;			/* of the carrier */
 	int32		typmod;
 	Oid			collation;

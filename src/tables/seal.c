@@ -17,6 +17,10 @@
  *	  it is, without a key, if its key is the row's tenant's and may still be
  *	  stored under.  A key that this database does not have may come later.
  *
+ * While a table is protected live there is a time when a column stays in the
+ * clear, and only its term is kept: until every row has one, and the index on
+ * them is there.
+ *
  * The trigger is also what keeps a key from being destroyed under a row: no
  * value is stored under a key that is scheduled.  So it asks the memo for each
  * value, after the table is locked, and never what it knew before.
@@ -452,6 +456,46 @@ take_sidecar(SealRow *row, const SealColumn *column)
 	}
 }
 
+/* Has the row the value that it had before, in a column that is not sealed? */
+static bool
+same_value(const SealRow *row, AttrNumber attnum)
+{
+	Form_pg_attribute attr = TupleDescAttr(RelationGetDescr(row->rel), attnum - 1);
+
+	return !row->old_nulls[attnum - 1] &&
+		datum_image_eq(row->values[attnum - 1], row->old_values[attnum - 1],
+					   attr->attbyval, attr->attlen);
+}
+
+/* Keep the term of a column that is not sealed yet. */
+static void
+fill_term(SealRow *row, const SealColumn *column)
+{
+	const ProtectedColumn *at = column->at;
+	ValueLabel	label;
+
+	if (!row->nulls[at->sidecar - 1])
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("column \"%s\" takes no sealed values yet",
+						column_name(row, at->sidecar)),
+				 errdetail("Table \"%s\" is being protected live.",
+						   RelationGetRelationName(row->rel))));
+	if (row->nulls[at->carrier - 1])
+	{
+		set_null(row, at->term);
+		return;
+	}
+	label = seal_label(row, column);
+	if (at->term == 0)
+		return;
+	if (row->old_values && !row->tenant_moved && !row->old_nulls[at->term - 1] &&
+		same_value(row, at->carrier))
+		set_value(row, at->term, row->old_values[at->term - 1]);
+	else
+		set_term(row, column, &label, row->values[at->carrier - 1]);
+}
+
 /* Raise a NOT NULL constraint of a carrier. */
 static void
 check_not_null(SealRow *row, const SealColumn *column)
@@ -521,6 +565,11 @@ seal_columns(SealRow *row)
 	{
 		const SealColumn *column = &row->table->columns[i];
 
+		if (column->at->clear)
+		{
+			fill_term(row, column);
+			continue;
+		}
 		if (row->nulls[column->at->carrier - 1])
 			take_sidecar(row, column);
 		else

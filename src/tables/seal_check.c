@@ -187,7 +187,7 @@ must_check(const SealCheck *check, const SealRow *row, const bool *given_nulls)
 	{
 		const ProtectedColumn *at = &protection->columns[i];
 
-		if (!mentions(check->attributes, at->carrier))
+		if (at->clear || !mentions(check->attributes, at->carrier))
 			continue;
 		others = bms_del_member(others, at->carrier - FirstLowInvalidHeapAttributeNumber);
 		if (row->old_values && seal_same(row, at->sidecar))
@@ -219,7 +219,7 @@ show_carriers(const SealCheck *check, SealRow *row, TupleTableSlot *slot,
 		AttrNumber	sidecar = column->at->sidecar;
 		ValueLabel	label;
 
-		if (!mentions(check->attributes, carrier))
+		if (column->at->clear || !mentions(check->attributes, carrier))
 			continue;
 		slot->tts_isnull[carrier - 1] = row->nulls[sidecar - 1];
 		if (row->nulls[sidecar - 1])

@@ -97,9 +97,9 @@ find_searchable(const Scope *scope, const Node *node, FoundColumn *found,
 	const Protection *protection;
 
 	if (!search_find_column(scope->level->query, node, found) ||
-		(protection = entry_protection(found->rte)) == NULL || protection->live ||
+		(protection = entry_protection(found->rte)) == NULL ||
 		column_role(protection, found->attno, column) != COLUMN_CARRIER ||
-		(*column)->term == 0 ||
+		(*column)->term == 0 || (*column)->clear ||
 		!search_can_expose(scope->level->query, (const Var *) search_strip_relabel(node)))
 		return NULL;
 	return protection;

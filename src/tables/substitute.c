@@ -16,7 +16,8 @@
  * - an ON CONFLICT target on a carrier becomes one on its term.
  *
  * While a table is switched live a value may still be in its carrier, and is
- * read from there if it is not sealed yet.
+ * read from there if it is not sealed yet.  As long as no value of a column is,
+ * Vars of it stay what they are.
  *
  * The result can be given to this again and is not changed: Vars that were put
  * in are marked by their location.
@@ -169,6 +170,8 @@ read_column(const Var *var, const Protection *protection)
 	switch (column_role(protection, var->varattno, &column))
 	{
 		case COLUMN_CARRIER:
+			if (column->clear)
+				break;
 			return open_carrier(var, protection, column);
 		case COLUMN_STORED:
 			return (Expr *) makeNullConst(var->vartype, var->vartypmod, var->varcollid);
@@ -297,7 +300,8 @@ substitute_null_test(const NullTest *test, QueryLevel *level)
 	}
 
 	if (test->argisrow ||
-		column_role(protection, var->varattno, &column) != COLUMN_CARRIER)
+		column_role(protection, var->varattno, &column) != COLUMN_CARRIER ||
+		column->clear)
 		return NULL;
 	stored = (Expr *) is_null_test((Expr *) sibling_var(var, protection->relid,
 														column->sidecar),
@@ -449,7 +453,7 @@ substitute_arbiter(InferenceElem *element, QueryLevel *level)
 
 	if (IsA(var, Var) && (protection = var_protection(level, var)) != NULL &&
 		column_role(protection, var->varattno, &column) == COLUMN_CARRIER &&
-		column->term != 0)
+		column->term != 0 && !column->clear)
 	{
 		result = makeNode(InferenceElem);
 		result->expr = (Node *) sibling_var(var, protection->relid, column->term);

@@ -214,6 +214,13 @@ index_is_moved(const ProtectPlan *plan, Relation index, bool back)
 	return false;
 }
 
+static char *
+table_name(Oid relid)
+{
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+									  get_rel_name(relid));
+}
+
 /* What the parts of a partitioned index are called, by the table they are of */
 static void
 note_parts(MovedIndex *moved, Oid index)
@@ -265,9 +272,12 @@ note_index(Oid relid, Relation index)
 	return moved;
 }
 
-/* The indexes of one table that have to be made again */
-static List *
-note_indexes(const ProtectPlan *plan, Oid relid, bool back)
+/*
+ * The indexes of one table that have to be made again, on terms or (back) on the
+ * columns themselves: a list of MovedIndex.  They are left locked.
+ */
+List *
+term_index_note(const ProtectPlan *plan, Oid relid, bool back, LOCKMODE lock)
 {
 	Relation	rel = table_open(relid, NoLock);
 	List	   *result = NIL;
@@ -275,7 +285,7 @@ note_indexes(const ProtectPlan *plan, Oid relid, bool back)
 
 	foreach(cell, RelationGetIndexList(rel))
 	{
-		Relation	index = index_open(lfirst_oid(cell), AccessExclusiveLock);
+		Relation	index = index_open(lfirst_oid(cell), lock);
 
 		/* A part goes with the index that it is part of. */
 		if (!index->rd_rel->relispartition && index_is_moved(plan, index, back))
@@ -284,6 +294,17 @@ note_indexes(const ProtectPlan *plan, Oid relid, bool back)
 	}
 	table_close(rel, NoLock);
 	return result;
+}
+
+/* Drop an index that is to be made again. */
+void
+term_index_drop_moved(const MovedIndex *moved)
+{
+	protect_execute(moved->is_constraint ?
+					psprintf("ALTER TABLE %s DROP CONSTRAINT %s",
+							 table_name(moved->relid), quote_identifier(moved->name)) :
+					psprintf("DROP INDEX %s",
+							 quote_qualified_identifier(moved->schema, moved->name)));
 }
 
 /*
@@ -297,19 +318,9 @@ term_index_drop(const ProtectPlan *plan, bool back)
 	ListCell   *cell;
 
 	foreach(cell, plan->relids)
-		all = list_concat(all, note_indexes(plan, lfirst_oid(cell), back));
+		all = list_concat(all, term_index_note(plan, lfirst_oid(cell), back, AccessExclusiveLock));
 	foreach(cell, all)
-	{
-		MovedIndex *moved = lfirst(cell);
-
-		protect_execute(moved->is_constraint ?
-						psprintf("ALTER TABLE %s DROP CONSTRAINT %s",
-								 quote_qualified_identifier(get_namespace_name(get_rel_namespace(moved->relid)),
-															get_rel_name(moved->relid)),
-								 quote_identifier(moved->name)) :
-						psprintf("DROP INDEX %s",
-								 quote_qualified_identifier(moved->schema, moved->name)));
-	}
+		term_index_drop_moved(lfirst(cell));
 	return all;
 }
 
@@ -334,6 +345,16 @@ move_index_columns(const ProtectPlan *plan, IndexStmt *stmt,
 	}
 	stmt->relation->inh = true;
 	stmt->tableSpace = moved->tablespace;
+}
+
+/* A statement that makes an index on terms in place of another */
+IndexStmt *
+term_index_statement(const ProtectPlan *plan, const MovedIndex *moved)
+{
+	IndexStmt  *stmt = castNode(IndexStmt, parse(moved->index_definition));
+
+	move_index_columns(plan, stmt, moved, false);
+	return stmt;
 }
 
 static void
@@ -374,14 +395,30 @@ rename_parts(const MovedIndex *moved)
 	}
 }
 
+/* Give an index that has the name of another what was said of that. */
+void
+term_index_describe(const MovedIndex *moved)
+{
+	char	   *table = table_name(moved->relid);
+
+	if (moved->comment)
+		protect_execute(moved->is_constraint ?
+						psprintf("COMMENT ON CONSTRAINT %s ON %s IS %s",
+								 quote_identifier(moved->name), table,
+								 quote_literal_cstr(moved->comment)) :
+						psprintf("COMMENT ON INDEX %s IS %s",
+								 quote_qualified_identifier(moved->schema, moved->name),
+								 quote_literal_cstr(moved->comment)));
+	if (moved->is_clustered)
+		protect_execute(psprintf("ALTER TABLE %s CLUSTER ON %s", table,
+								 quote_identifier(moved->name)));
+}
+
 /* Make an index again. */
 static void
 make_moved(const ProtectPlan *plan, const MovedIndex *moved, bool back)
 {
 	Node	   *statement = parse(moved->definition);
-	char	   *table = quote_qualified_identifier(get_namespace_name(get_rel_namespace(moved->relid)),
-												   get_rel_name(moved->relid));
-	char	   *index = quote_qualified_identifier(moved->schema, moved->name);
 
 	if (moved->is_constraint)
 		move_constraint_columns(plan, castNode(AlterTableStmt, statement), moved, back);
@@ -390,17 +427,7 @@ make_moved(const ProtectPlan *plan, const MovedIndex *moved, bool back)
 	protect_run_utility(statement);
 	CommandCounterIncrement();
 	rename_parts(moved);
-
-	if (moved->comment)
-		protect_execute(moved->is_constraint ?
-						psprintf("COMMENT ON CONSTRAINT %s ON %s IS %s",
-								 quote_identifier(moved->name), table,
-								 quote_literal_cstr(moved->comment)) :
-						psprintf("COMMENT ON INDEX %s IS %s", index,
-								 quote_literal_cstr(moved->comment)));
-	if (moved->is_clustered)
-		protect_execute(psprintf("ALTER TABLE %s CLUSTER ON %s", table,
-								 quote_identifier(moved->name)));
+	term_index_describe(moved);
 }
 
 /* Has the table an index whose keys include a term? */
@@ -414,19 +441,36 @@ term_is_indexed(const ProtectPlan *plan, const ProtectColumn *column)
 								  plan->relid, quote_literal_cstr(column->term))) != NULL;
 }
 
-/* Make an index for a searchable column that had none. */
+/* A statement that makes an index for a searchable column that has none */
+IndexStmt *
+term_index_own_statement(const ProtectPlan *plan, const ProtectColumn *column,
+						 const char *name)
+{
+	return castNode(IndexStmt,
+					parse(psprintf("CREATE INDEX %s ON %s (%s, %s)",
+								   quote_identifier(name), plan->table,
+								   quote_identifier(plan->tenant),
+								   quote_identifier(column->term))));
+}
+
+/* Say of such an index whose it is. */
+void
+term_index_describe_own(const ProtectPlan *plan, const char *name)
+{
+	protect_execute(psprintf("COMMENT ON INDEX %s IS '%s'",
+							 quote_qualified_identifier(get_namespace_name(get_rel_namespace(plan->relid)), name),
+							 OWN_INDEX_COMMENT));
+}
+
 static void
 make_own(const ProtectPlan *plan, const ProtectColumn *column)
 {
 	char	   *name = ChooseRelationName(plan->name, column->term, "idx",
 										  get_rel_namespace(plan->relid), false);
 
-	protect_execute(psprintf("CREATE INDEX %s ON %s (%s, %s)", quote_identifier(name),
-							 plan->table, quote_identifier(plan->tenant),
-							 quote_identifier(column->term)));
-	protect_execute(psprintf("COMMENT ON INDEX %s IS '%s'",
-							 quote_qualified_identifier(get_namespace_name(get_rel_namespace(plan->relid)), name),
-							 OWN_INDEX_COMMENT));
+	protect_run_utility((Node *) term_index_own_statement(plan, column, name));
+	CommandCounterIncrement();
+	term_index_describe_own(plan, name);
 }
 
 /*

@@ -1,0 +1,252 @@
+/*-------------------------------------------------------------------------
+ *
+ * index_builder.c
+ *	  A process that builds indexes on terms of a table that is in use.
+ *
+ * CREATE INDEX CONCURRENTLY commits on the way, and waits for all transactions
+ * with an older snapshot.  So no procedure can execute it, and nobody can wait
+ * for it in a transaction that has one.  A background worker executes it:
+ *
+ *	1. The procedure starts the worker, telling it database and table, and looks
+ *	   after it from transactions that hold nothing (steps.c).  It passes on what
+ *	   PostgreSQL tells of the progress.
+ *	2. The worker connects, finds in the catalogs which indexes are wanted
+ *	   (term_index_live.c), and builds those that are not there, one after the
+ *	   other, as the table's owner.
+ *	3. It ends.  If something went wrong it has left word in the row that tells
+ *	   the progress, without what the error says of values.
+ *	4. The procedure looks whether the indexes are there and valid.
+ *
+ * If the procedure is cancelled, or its session ends, it ends the worker.  What
+ * the worker leaves then is an invalid index, which the next call drops.
+ *
+ * The index is defined by DefineIndex and not by a statement: the worker has
+ * logged in as a superuser, and nothing but the expressions of an index, which
+ * PostgreSQL evaluates in a restricted way, may run of what others have written.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "commands/defrem.h"
+#include "miscadmin.h"
+#include "parser/parse_utilcmd.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "storage/ipc.h"
+#include "storage/lmgr.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "lifecycle/index_builder.h"
+#include "lifecycle/steps.h"
+#include "tables/protect.h"
+#include "tables/protect_progress.h"
+#include "tables/protection.h"
+
+/* How often to look at the worker's progress */
+#define LOOK_MS		200
+
+/* What a worker is told */
+typedef struct BuildJob
+{
+	Oid			database;
+	Oid			relid;
+}			BuildJob;
+
+/* An index to be built, in memory that outlives transactions */
+typedef struct Build
+{
+	IndexStmt  *stmt;
+	char	   *shown;
+}			Build;
+
+/* What the worker is at, for an error */
+static const Build *building = NULL;
+
+static void
+end_worker(int code, Datum arg)
+{
+	TerminateBackgroundWorker((BackgroundWorkerHandle *) DatumGetPointer(arg));
+}
+
+/* Wait until the worker has ended, in transactions that hold nothing. */
+static void
+await_worker(Oid relid, BackgroundWorkerHandle *handle)
+{
+	pid_t		pid = 0;
+
+	while (GetBackgroundWorkerPid(handle, &pid) != BGWH_STOPPED)
+	{
+		protect_progress_tell_index(relid, (int) pid);
+		steps_commit();
+		steps_sleep(LOOK_MS);
+		steps_commit();
+	}
+}
+
+/*
+ * Have the indexes on terms built that a table's new columns want, those that
+ * are not there.  Commits on the way.  Throws what the worker has thrown; 53000
+ * where no worker could be started.
+ */
+void
+index_builder_run(Oid relid)
+{
+	BackgroundWorker worker = {0};
+	BackgroundWorkerHandle *handle;
+	BuildJob	job = {MyDatabaseId, relid};
+	char	   *failure;
+	int			sqlerrcode;
+
+	strlcpy(worker.bgw_name, "envelope index builder", BGW_MAXLEN);
+	strlcpy(worker.bgw_type, "envelope index builder", BGW_MAXLEN);
+	strlcpy(worker.bgw_library_name, "envelope", BGW_MAXLEN);
+	strlcpy(worker.bgw_function_name, "envelope_index_builder_main", BGW_MAXLEN);
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_RecoveryFinished;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	worker.bgw_notify_pid = MyProcPid;
+	memcpy(worker.bgw_extra, &job, sizeof(job));
+
+	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_RESOURCES),
+				 errmsg("no background worker can be started to build an index"),
+				 errhint("Raise max_worker_processes, or call again when there are fewer.")));
+	PG_ENSURE_ERROR_CLEANUP(end_worker, PointerGetDatum(handle));
+	{
+		await_worker(relid, handle);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(end_worker, PointerGetDatum(handle));
+
+	failure = protect_progress_failure(relid, &sqlerrcode);
+	if (failure)
+		ereport(ERROR,
+				(errcode(sqlerrcode),
+				 errmsg("%s", failure),
+				 errhint("CALL envelope_protect_live again to try once more, or envelope_unprotect to go back.")));
+}
+
+/* Find out what is to be built; the list is in a context that lasts. */
+static List *
+find_builds(Oid relid, MemoryContext context, Oid *owner)
+{
+	List	   *builds = NIL;
+	Relation	rel;
+	ProtectPlan *plan;
+	OwnerScope	scope;
+	MemoryContext oldcontext;
+	ListCell   *cell;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	rel = table_open(relid, AccessShareLock);
+	plan = protect_plan(rel, AccessShareLock);
+	table_close(rel, NoLock);
+	protect_plan_clear(plan);
+	*owner = plan->owner;
+	protect_begin(plan, &scope);
+	foreach(cell, term_index_live_list(plan))
+	{
+		LiveIndex  *index = lfirst(cell);
+		IndexStmt  *stmt;
+		Build	   *build;
+
+		if (index->exists)
+			continue;
+		stmt = term_index_live_statement(plan, index);
+		oldcontext = MemoryContextSwitchTo(context);
+		build = palloc(sizeof(Build));
+		build->stmt = copyObject(stmt);
+		build->shown = pstrdup(index->shown);
+		builds = lappend(builds, build);
+		MemoryContextSwitchTo(oldcontext);
+	}
+	protect_end(&scope);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	return builds;
+}
+
+/* CREATE INDEX CONCURRENTLY */
+static void
+build_index(Oid relid, const Build * build, Oid owner, MemoryContext context)
+{
+	IndexStmt  *stmt;
+	MemoryContext oldcontext;
+
+	building = build;
+	StartTransactionCommand();
+	SetUserIdAndSecContext(owner, 0);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	LockRelationOid(relid, ShareUpdateExclusiveLock);
+	oldcontext = MemoryContextSwitchTo(context);
+	stmt = transformIndexStmt(relid, build->stmt, "CREATE INDEX CONCURRENTLY");
+	MemoryContextSwitchTo(oldcontext);
+	define_index_concurrently(relid, stmt);
+	CommitTransactionCommand();
+}
+
+/*
+ * What may be said of an error.  PostgreSQL names the new index, which nobody
+ * knows, and shows its columns.
+ */
+static const char *
+harmless_message(const ErrorData *error)
+{
+	if (error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION && building)
+		return psprintf("could not move unique index \"%s\" to terms: there are rows with equal terms",
+						building->shown);
+	return building ?
+		psprintf("could not build an index in place of \"%s\": %s", building->shown, error->message) :
+		error->message;
+}
+
+/* The worker's main function. */
+void
+envelope_index_builder_main(Datum arg)
+{
+	MemoryContext context = AllocSetContextCreate(TopMemoryContext, "envelope index builder",
+												  ALLOCSET_DEFAULT_SIZES);
+	BuildJob	job;
+	Oid			owner;
+	ListCell   *cell;
+
+	memcpy(&job, MyBgworkerEntry->bgw_extra, sizeof(job));
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(job.database, InvalidOid, 0);
+	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION);
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET, PGC_S_SESSION);
+	pgstat_report_activity(STATE_RUNNING, "envelope_protect_live: CREATE INDEX CONCURRENTLY");
+
+	PG_TRY();
+	{
+		foreach(cell, find_builds(job.relid, context, &owner))
+			build_index(job.relid, lfirst(cell), owner, context);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		AbortCurrentTransaction();
+
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		protect_progress_fail(job.relid, error->sqlerrcode, harmless_message(error));
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+	}
+	PG_END_TRY();
+	proc_exit(0);
+}

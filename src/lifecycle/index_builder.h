@@ -1,0 +1,16 @@
+/*-------------------------------------------------------------------------
+ *
+ * index_builder.h
+ *	  A process that builds indexes on terms of a table that is in use.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef ENVELOPE_INDEX_BUILDER_H
+#define ENVELOPE_INDEX_BUILDER_H
+
+#include "postgres.h"
+
+extern void index_builder_run(Oid relid);
+extern PGDLLEXPORT void envelope_index_builder_main(Datum arg);
+
+#endif							/* ENVELOPE_INDEX_BUILDER_H */
