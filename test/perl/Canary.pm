@@ -288,6 +288,21 @@ sub found_in
 	return join ', ', sort keys %found;
 }
 
+# without_padding SEGMENT DATA: a WAL segment of the data directory DATA without
+# what PostgreSQL itself leaves in it of memory that was used before.  The commit
+# record of a transaction that has changed catalogs has messages of 16 bytes:
+#
+#	what it is (1 byte), padding (3), a database (4), a hash (4), padding (4)
+#
+# in which the padding is never written to.  So eight bytes in a row may come from
+# a plaintext that the session had in memory, if the one in between is the same.
+sub without_padding
+{
+	my ($bytes, $data) = @_;
+	my $database = join '|', map { quotemeta pack 'L', $_ } 0, map { m{/(\d+)$} } glob "$data/base/*";
+	return $bytes =~ s/(?:$database)(?!\0{4}).{4}\K.{4}(.).{3}(?=$database)/\0\0\0\0$1\0\0\0/gsr;
+}
+
 # Where found_in_files has found something: file, offset, and what is around it
 our @SEEN;
 
@@ -309,6 +324,8 @@ sub found_in_files
 			open my $file, '<:raw', $path or next;
 			local $/;
 			my $bytes = <$file> // '';
+			$bytes = without_padding($bytes, $1)
+			  if $bytes =~ /$search->{any}/ && $path =~ m{^(.*)/pg_wal/[0-9A-F]{24}$};
 			$found{$_} = 1 for split /, /, found_in($search, $bytes);
 			if ($bytes =~ /$search->{any}/)
 			{

@@ -29,6 +29,17 @@ append_to_file($credentials, qq{{"profiles": {"vault": {"hosts": ["127.0.0.1:1"]
 chmod 0600, $credentials;
 my $search_keys = search(map { $_ => $keys{$_} } grep { $_ ne 'kek' } keys %keys);
 
+# What PostgreSQL itself leaves of used memory in WAL is told from a leak.
+my $made = PostgreSQL::Test::Utils::tempdir;
+mkdir "$made/$_" for 'pg_wal', 'base', 'base/16384';
+my $segment = "$made/pg_wal/000000010000000000000001";
+my ($before, $id, $after) = unpack 'a4Ca3', $secrets{long};
+append_to_file($segment, join '', map { pack 'Ca3LLa4', $id, $after, $_, 0x12345678, $before } 0, 16384, 16384, 0);
+is(found_in($search, slurp_file($segment)), 'long', 'padding in WAL has eight bytes of a secret');
+is(found_in_files($search, $made), '', 'which are passed over');
+append_to_file($segment, substr $secrets{long}, 0, 12);
+is(found_in_files($search, $made), 'long', 'and twelve are not');
+
 # in_session CALLS: send each, in one session; what ended otherwise.
 sub in_session
 {
