@@ -153,6 +153,7 @@ my @killed = (
 	[ q{CALL envelope_rotate_tenant('t1', 1000)}, 'dek', 'scan' ],
 	[ q{CALL envelope_destroy_retired_keys('t1')}, 'death', 'look' ],
 	[ q{CALL envelope_destroy_retired_keys('t1')}, 'death', 'wait' ],
+	[ q{CALL envelope_destroy_retired_keys('t1')}, 'death', 'scan' ],
 	[ q{CALL envelope_rotate_kek('platform')}, 'kek', 'rewrap' ],
 	[ q{SELECT rotate_tenant_dek('t1')}, '', '' ],
 	[ q{SELECT envelope_set_tenant_kek('t1', 'platform')}, '', '' ]);
@@ -171,7 +172,7 @@ sub hold
 	if ($phase eq 'look')
 	{
 		push @holders, Envelope::Session->new($server);
-		$holders[0]->query('BEGIN; LOCK TABLE docs');
+		$holders[0]->query('BEGIN; LOCK TABLE stop');
 	}
 	set_faults($server, 'platform:delay=700') if $phase eq 'rewrap';
 	return @holders;
@@ -202,6 +203,8 @@ sub kill_rounds
 	{
 		my ($call, $kind, $phase) = @{ $killed[ ($round - 1) % @killed ] };
 		my $name = "$call in " . ($phase || 'its transaction');
+		# There is a key to die.
+		$server->safe_psql('postgres', q{SELECT rotate_tenant_dek('t1')}) if $kind eq 'death';
 		my @holders = hold($server, $phase);
 		my $session = Envelope::Session->new($server);
 		my $pid = $session->{pid};
@@ -214,10 +217,12 @@ sub kill_rounds
 		{
 			if ($phase eq 'scan')
 			{
-				# Whoever waits for the table gets it before the scan does.
+				# Whoever waits for a table gets it before the scan does; death looks at all.
+				my $table = $kind eq 'death' ? 'stop' : 'docs';
 				reach($server, $pid, $kind, 'wait');
-				push @holders, Envelope::Session->new($server)->send('BEGIN; LOCK TABLE docs');
-				eventually(sub { $server->safe_psql('postgres', "SELECT count(*) FROM pg_locks WHERE relation = 'docs'::regclass AND NOT granted") });
+				$holders[0]->query("SELECT count(*) FROM $table");
+				push @holders, Envelope::Session->new($server)->send("BEGIN; LOCK TABLE $table");
+				eventually(sub { $server->safe_psql('postgres', "SELECT count(*) FROM pg_locks WHERE relation = '$table'::regclass AND NOT granted") });
 				$holders[0]->query('COMMIT');
 			}
 			$hit{$name}++ if reach($server, $pid, $kind, $phase);
