@@ -80,6 +80,45 @@ SELECT severity, subject, finding, hint FROM envelope_doctor() WHERE subject = '
 SELECT envelope_register_column('rdocs', 'body', 'tenant_id', context_expression => $$'rdocs.' || kind$$);
 SELECT count(*) AS registrations FROM envelope.registered_columns WHERE table_name = 'public.rdocs';
 
+-- ALTER TABLE ... ENABLE TRIGGER, with which a restore ends that has disabled
+-- triggers, leaves the guard ALWAYS, whoever gives it; so it does on partitions.
+CREATE ROLE regress_docs_owner;
+GRANT CREATE ON SCHEMA public TO regress_docs_owner;
+SET ROLE regress_docs_owner;
+CREATE TABLE rparts (id int, tenant_id text, body bytea) PARTITION BY LIST (id);
+CREATE TABLE rparts_1 PARTITION OF rparts FOR VALUES IN (1);
+CREATE TABLE rparts_2 (body bytea, id int, tenant_id text);
+ALTER TABLE rparts ATTACH PARTITION rparts_2 FOR VALUES IN (2);
+CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';
+CREATE TRIGGER theirs BEFORE INSERT ON rparts_1 FOR EACH ROW EXECUTE FUNCTION nothing();
+RESET ROLE;
+SELECT envelope_register_column('rparts', 'body', 'tenant_id', 'p');
+CREATE VIEW guards AS SELECT string_agg(format('%s %s %s', tgrelid::regclass, CASE WHEN tgname LIKE 'zzz%' THEN 'guard' ELSE tgname END, tgenabled), ', ' ORDER BY tgrelid, tgname) AS guards FROM pg_trigger WHERE tgrelid::regclass::text LIKE 'rparts%';
+GRANT SELECT ON guards TO regress_docs_owner;
+SELECT * FROM guards;
+SET ROLE regress_docs_owner;
+ALTER TABLE rparts_1 DISABLE TRIGGER ALL;
+ALTER TABLE rparts_2 DISABLE TRIGGER USER;
+SELECT * FROM guards;
+ALTER TABLE rparts_1 ENABLE TRIGGER ALL;
+ALTER TABLE rparts_2 ENABLE TRIGGER USER;
+RESET ROLE;
+SELECT * FROM guards;
+ALTER TABLE rparts DISABLE TRIGGER ALL;
+ALTER TABLE rparts ENABLE TRIGGER ALL;
+SELECT * FROM guards;
+SELECT tgname AS guard FROM pg_trigger WHERE tgrelid = 'rparts'::regclass \gset
+ALTER TABLE rparts ENABLE REPLICA TRIGGER :"guard";
+ALTER TABLE ONLY rparts ENABLE TRIGGER :"guard";
+SELECT * FROM guards;
+SELECT * FROM envelope_doctor() WHERE subject LIKE 'table rparts%';
+SELECT envelope_unregister_column('rparts', 'body');
+DROP VIEW guards;
+DROP TABLE rparts;
+DROP FUNCTION nothing();
+REVOKE CREATE ON SCHEMA public FROM regress_docs_owner;
+DROP ROLE regress_docs_owner;
+
 -- Suspended and destroyed tenants are not rotated.
 SELECT envelope_suspend_tenant('t2');
 CALL envelope_rotate_tenant('t2');

@@ -484,10 +484,10 @@ object_accessed(ObjectAccessType access, Oid class_id, Oid object_id,
 }
 
 /*
- * Does this ALTER TABLE make ordinary triggers of ours?
+ * May this ALTER TABLE make ordinary triggers of ours?
  */
-static bool
-enables_triggers(const AlterTableStmt *stmt)
+bool
+guard_enables_triggers(const AlterTableStmt *stmt)
 {
 	ListCell   *cell;
 
@@ -537,7 +537,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	Oid			relid = InvalidOid;
 
 	if (IsA(pstmt->utilityStmt, AlterTableStmt) &&
-		enables_triggers((AlterTableStmt *) pstmt->utilityStmt))
+		guard_enables_triggers((AlterTableStmt *) pstmt->utilityStmt))
 		relid = RangeVarGetRelid(((AlterTableStmt *) pstmt->utilityStmt)->relation,
 								 NoLock, true);
 

@@ -28,6 +28,7 @@
 
 #include "access/detoast.h"
 #include "access/genam.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "catalog/catalog.h"
 #include "catalog/namespace.h"
@@ -80,6 +81,14 @@ static Oid
 guard_function(void)
 {
 	return protection_function(SEAL_GUARD_FUNCTION);
+}
+
+/* The qualified and quoted name of a table, palloc'd */
+static char *
+table_name(Relation rel)
+{
+	return quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
+									  RelationGetRelationName(rel));
 }
 
 /* The Var of an arm "NEW.x IS [NOT] NULL" of a WHEN clause, or NULL */
@@ -205,6 +214,42 @@ registry_tables(void)
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
 	return relids;
+}
+
+/*
+ * Make the guards of a table fire always again, where ALTER TABLE ... ENABLE
+ * TRIGGER has made ordinary triggers of them, as pg_restore --disable-triggers
+ * does.  Those of partitions follow their parent's.
+ */
+void
+registry_enable_guards(Oid relid)
+{
+	Relation	rel = try_relation_open(relid, AccessShareLock);
+	Oid			function = guard_function();
+	List	   *names = NIL;
+	ListCell   *cell;
+	OwnerScope	scope;
+	char	   *table;
+
+	if (rel == NULL)
+		return;
+	for (int i = 0; rel->trigdesc && OidIsValid(function) && i < rel->trigdesc->numtriggers; i++)
+	{
+		const Trigger *trigger = &rel->trigdesc->triggers[i];
+
+		if (trigger->tgfoid == function && trigger->tgenabled != TRIGGER_FIRES_ALWAYS)
+			names = lappend(names, pstrdup(trigger->tgname));
+	}
+	table = names ? table_name(rel) : NULL;
+	relation_close(rel, NoLock);
+	if (names == NIL)
+		return;
+
+	store_begin(&scope);
+	foreach(cell, names)
+		(void) store_execute(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER %s", table,
+									  quote_identifier(lfirst(cell))), 0, NULL);
+	store_end(&scope);
 }
 
 /*
@@ -547,14 +592,6 @@ insert_registration(const char *table, const char *column, const char *tenant,
 						 " VALUES ($1, $2, $3, $4, $5) RETURNING registration",
 						 lengthof(params), params);
 	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-}
-
-/* The qualified and quoted name of a table, palloc'd */
-static char *
-table_name(Relation rel)
-{
-	return quote_qualified_identifier(get_namespace_name(RelationGetNamespace(rel)),
-									  RelationGetRelationName(rel));
 }
 
 /*

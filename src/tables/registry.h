@@ -34,6 +34,7 @@ typedef struct SealedTable
 extern List *registry_tables(void);
 extern SealedTable * registry_read(Relation rel);
 extern void registry_check(void);
+extern void registry_enable_guards(Oid relid);
 extern bool sealed_value_key(Datum value, int64 *key_id);
 extern const char *registry_context(SealedColumn * column, TupleTableSlot *slot,
 									EState *estate, size_t *len);

@@ -6,7 +6,9 @@
  * A hook looks at every utility statement that may concern a protected table:
  * COPY (copy.c), what would store values in plaintext elsewhere (ddl_copies.c),
  * and what changes the definition of the table (ddl.c).  It may change the
- * statement, refuse it, or do something more afterwards.
+ * statement, refuse it, or do something more afterwards.  Guards of registered
+ * columns (registry.c) that ALTER TABLE ... ENABLE TRIGGER has made ordinary
+ * triggers are made ALWAYS again.
  *
  * Statements of ours, which make those changes, pass.
  *
@@ -15,9 +17,12 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "tcop/utility.h"
 
+#include "keys/guard.h"
 #include "tables/protection.h"
+#include "tables/registry.h"
 #include "tables/utility.h"
 
 static ProcessUtility_hook_type prev_ProcessUtility_hook = NULL;
@@ -100,6 +105,7 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 				QueryEnvironment *env, DestReceiver *dest, QueryCompletion *qc)
 {
 	DdlChange	change = {0};
+	Oid			guarded = InvalidOid;
 
 	if (!is_of_interest(pstmt->utilityStmt))
 	{
@@ -108,6 +114,10 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 	}
 
 	pstmt = copyObject(pstmt);
+	if (IsA(pstmt->utilityStmt, AlterTableStmt) &&
+		guard_enables_triggers((AlterTableStmt *) pstmt->utilityStmt))
+		guarded = RangeVarGetRelid(((AlterTableStmt *) pstmt->utilityStmt)->relation,
+								   NoLock, true);
 	if (IsA(pstmt->utilityStmt, CopyStmt))
 		copy_adapt((CopyStmt *) pstmt->utilityStmt);
 	else if (IsA(pstmt->utilityStmt, CreateTableAsStmt) ||
@@ -117,6 +127,11 @@ process_utility(PlannedStmt *pstmt, const char *query, bool read_only_tree,
 		ddl_before(pstmt->utilityStmt, &change);
 	call_next(pstmt, query, false, context, params, env, dest, qc);
 	ddl_after(&change);
+	if (OidIsValid(guarded))
+	{
+		CommandCounterIncrement();
+		registry_enable_guards(guarded);
+	}
 }
 
 /* Called from _PG_init, in a server that preloads the module. */
