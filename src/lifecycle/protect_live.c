@@ -479,6 +479,17 @@ update_pages(LiveCall * call, const ProtectPlan *plan, const PageRange * range, 
 	protect_end(&scope);
 }
 
+/* Told by the wait for standbys */
+static void
+tell_lagging(const char *whom, void *arg)
+{
+	LiveCall   *call = arg;
+
+	protect_progress_tell(call->relid, call->seen, whom);
+	if (whom)
+		ereport(NOTICE, (errmsg("waiting for %s to catch up", whom)));
+}
+
 /* One batch, in a transaction */
 static void
 run_batch(LiveCall * call, const PageRange * range, bool terms, const char *waits_for)
@@ -486,7 +497,7 @@ run_batch(LiveCall * call, const PageRange * range, bool terms, const char *wait
 	MemoryContext oldcontext = MemoryContextSwitchTo(call->batch_context);
 	int64		before = call->done / ROWS_PER_NOTICE;
 
-	steps_throttle();
+	steps_throttle(tell_lagging, call);
 	update_pages(call, plan_again(call, RowExclusiveLock), range, terms);
 	protect_progress_tell(call->relid, call->seen, waits_for);
 	steps_commit();

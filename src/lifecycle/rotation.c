@@ -6,10 +6,11 @@
  * A live rotation goes through these steps, each in transactions of its own:
  *
  *	1. a new key becomes the active one, the old one retires (flip.c);
- *	2. the values under retired keys are re-encrypted, in batches (sweep.c);
+ *	2. the values under retired keys are re-encrypted, in batches
+ *	   (sweep_reencrypt.c);
  *	3. when that is done, every transaction that runs is waited for (steps.c);
- *	4. all rows of all columns are looked at, by key id.  Where one is still
- *	   under an old key, it goes on at 2;
+ *	4. all rows of all columns are looked at, or indexes of them asked, by key
+ *	   id.  Where one is still under an old key, it goes on at 2;
  *	5. the proof is recorded.
  *
  * A transaction that began before the commit of 1 may seal under the old key
@@ -59,6 +60,12 @@
 #define NOTICE_MS	10000
 #define RETRY_MIN_MS	20
 #define RETRY_MAX_MS	1000
+
+/*
+ * So often an index on tenants may say which blocks to re-encrypt, before all
+ * are looked at.
+ */
+#define INDEX_ROUNDS	2
 
 /* A tenant in a pass */
 typedef struct Rotation
@@ -282,12 +289,13 @@ tell_progress(Pass * pass, const char *waits_for)
 			{INT8OID, Int64GetDatum(sweep->seen), false},
 			{INT8OID, Int64GetDatum(sweep->rows), false},
 			store_text(pass->table),
-			store_text(waits_for)
+			store_text(waits_for),
+			{INT8OID, Int64GetDatum(sweep->estimated), false}
 		};
 
 		(void) store_execute("UPDATE envelope.rotations"
 							 " SET rows_seen = $2, rows_reencrypted = $3, relation = $4,"
-							 " waits_for = $5, progress_at = clock_timestamp()"
+							 " waits_for = $5, rows_estimated = $6, progress_at = clock_timestamp()"
 							 " WHERE rotation_id = $1", lengthof(params), params);
 	}
 	store_end(&scope);
@@ -314,6 +322,16 @@ tell_waiting(const char *whom, void *arg)
 				(errmsg("waiting for %s to end its transaction", whom)));
 }
 
+/* Told by the wait for standbys */
+static void
+tell_lagging(const char *whom, void *arg)
+{
+	tell_progress(arg, whom);
+	if (whom)
+		ereport(NOTICE,
+				(errmsg("waiting for %s to catch up", whom)));
+}
+
 /* The name of a table for the progress, in the pass's context */
 static char *
 name_table(Pass * pass, Oid relid)
@@ -338,12 +356,23 @@ reencrypt_table(Pass * pass, SweepTable * table)
 	pass->table = name_table(pass, table->relid);
 	do
 	{
-		steps_throttle();
+		steps_throttle(tell_lagging, pass);
 		more = sweep_batch(pass->sweep, table, pass->pace->batch_size);
 		tell_progress(pass, NULL);
 		steps_commit();
 		steps_sleep(pass->pace->pause_ms);
 	} while (more);
+}
+
+/* Tell who keeps rows from being re-encrypted. */
+static void
+tell_locked(Pass * pass)
+{
+	TransactionId xid = pass->sweep->skipped_for;
+	char	   *whom = TransactionIdIsValid(xid) ? steps_describe_xid(xid) : NULL;
+
+	pass->sweep->skipped_for = InvalidTransactionId;
+	tell_progress(pass, whom ? whom : "rows that other transactions have locked");
 }
 
 /*
@@ -365,21 +394,17 @@ reencrypt_tables(Pass * pass)
 	do
 	{
 		again = false;
-		pass->sweep->skipped = 0;
 		for (int i = 0; i < ntables; i++)
 		{
 			SweepTable *table = &tables[i];
 
-			if (table->skipped_from == InvalidBlockNumber)
+			if (!sweep_again(table))
 				continue;
 			again = true;
 			pass->table = name_table(pass, table->relid);
-			tell_progress(pass, "rows that other transactions have locked");
+			tell_locked(pass);
 			steps_commit();
 			steps_sleep(ms);
-			table->next = table->skipped_from;
-			table->end = table->skipped_to + 1;
-			table->skipped_from = InvalidBlockNumber;
 			steps_commit();
 			reencrypt_table(pass, table);
 		}
@@ -652,8 +677,9 @@ rotation_of_tenants(char **tenants, int ntenants, const RotationPace * pace,
 					(errmsg("no table is protected, and no column registered")));
 	}
 	steps_commit();
-	for (;;)
+	for (int round = 1;; round++)
 	{
+		pass.sweep->by_tenant = round <= INDEX_ROUNDS;
 		reencrypt_tables(&pass);
 		if (pass.sweep->ntrouble > 0)
 		{

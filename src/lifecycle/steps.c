@@ -26,6 +26,7 @@
  */
 #include "postgres.h"
 
+#include "access/twophase.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_type.h"
@@ -135,9 +136,12 @@ steps_sleep(long ms)
 	CHECK_FOR_INTERRUPTS();
 }
 
-/* Who a transaction is, for those who look after it; palloc'd. */
+/*
+ * Who holds a lock that column = value of pg_locks names, for those who look
+ * after it; palloc'd, NULL where nobody does.
+ */
 static char *
-describe_transaction(const VirtualTransactionId *vxid)
+describe_holder(const char *column, char *value)
 {
 	OwnerScope	scope;
 	StoreParam	params[1];
@@ -145,18 +149,57 @@ describe_transaction(const VirtualTransactionId *vxid)
 	char	   *whom = NULL;
 
 	store_begin(&scope);
-	params[0] = store_text(psprintf("%d/%u", vxid_backend(vxid), vxid->localTransactionId));
-	if (store_execute("SELECT coalesce('process ' || l.pid, 'prepared transaction ' || quote_literal(p.gid))"
-					  " FROM pg_locks l"
-					  " LEFT JOIN pg_prepared_xacts p ON l.locktype = 'transactionid'"
-					  " AND p.transaction = l.transactionid"
-					  " WHERE l.virtualtransaction = $1"
-					  " AND (l.pid IS NOT NULL OR p.gid IS NOT NULL) LIMIT 1",
+	params[0] = store_text(value);
+	if (store_execute(psprintf("SELECT coalesce('process ' || l.pid, 'prepared transaction ' || quote_literal(p.gid))"
+							   " FROM pg_locks l"
+							   " LEFT JOIN pg_prepared_xacts p ON l.locktype = 'transactionid'"
+							   " AND p.transaction = l.transactionid"
+							   " WHERE l.%s::text = $1 AND l.granted"
+							   " AND (l.pid IS NOT NULL OR p.gid IS NOT NULL) LIMIT 1", column),
 					  lengthof(params), params) > 0)
 		whom = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0],
 														 SPI_tuptable->tupdesc, 1));
 	store_end(&scope);
 	return whom;
+}
+
+/* Who has a transaction id; palloc'd, NULL where it is over. */
+char *
+steps_describe_xid(TransactionId xid)
+{
+	return describe_holder("transactionid", psprintf("%u", xid));
+}
+
+/* The same of a transaction that was listed, and may be prepared by now */
+static char *
+describe_transaction(const VirtualTransactionId *vxid)
+{
+	char	   *whom = describe_holder("virtualtransaction",
+									   psprintf("%d/%u", vxid_backend(vxid),
+												vxid->localTransactionId));
+	TransactionId xid;
+	bool		have_more;
+
+	if (whom)
+		return whom;
+	xid = TwoPhaseGetXidByVirtualXID(*vxid, &have_more);
+	return TransactionIdIsValid(xid) ? steps_describe_xid(xid) : NULL;
+}
+
+/*
+ * Tell whom is waited for, if that is not *told already, which is palloc'd.
+ */
+static void
+tell_whom(const VirtualTransactionId *vxid, char **told, waiting_fn waiting, void *arg)
+{
+	char	   *whom = describe_transaction(vxid);
+
+	if (whom == NULL || (*told && strcmp(whom, *told) == 0))
+		return;
+	waiting(whom, arg);
+	if (*told)
+		pfree(*told);
+	*told = whom;
 }
 
 /*
@@ -168,7 +211,7 @@ steps_await_transactions(waiting_fn waiting, void *arg)
 {
 	VirtualTransactionId *running;
 	int			nrunning;
-	bool		told = false;
+	char	   *told = NULL;
 
 	running = GetCurrentVirtualXIDs(InvalidTransactionId, false, false,
 									PROC_IS_AUTOVACUUM | PROC_IN_VACUUM, &nrunning);
@@ -179,11 +222,8 @@ steps_await_transactions(waiting_fn waiting, void *arg)
 		while (!VirtualXactLock(running[i], false))
 		{
 			/* Most are gone by the second look, and not worth a word. */
-			if (ms >= LOOK_MIN_MS * 8 && ms < LOOK_MIN_MS * 16)
-			{
-				waiting(describe_transaction(&running[i]), arg);
-				told = true;
-			}
+			if (ms >= LOOK_MIN_MS * 8)
+				tell_whom(&running[i], &told, waiting, arg);
 			steps_commit();
 			steps_sleep(ms);
 			ms = Min(ms * 2, LOOK_MAX_MS);
@@ -196,35 +236,53 @@ steps_await_transactions(waiting_fn waiting, void *arg)
 	steps_commit();
 }
 
-/* How many bytes the standby that is furthest behind has to replay */
-static int64
-standby_lag(void)
+/*
+ * The standby that is furthest behind, if by more than
+ * envelope.maintenance_max_lag, for those who look after it; palloc'd, or NULL.
+ */
+static char *
+lagging_standby(void)
 {
+	StoreParam	params[] = {
+		{INT8OID, Int64GetDatum((int64) envelope_maintenance_max_lag * 1024), false}
+	};
+	MemoryContext context = CurrentMemoryContext;
 	OwnerScope	scope;
-	int64		lag = 0;
-	bool		isnull = true;
+	char	   *standby = NULL;
 
 	store_begin(&scope);
-	if (store_execute("SELECT max(pg_current_wal_lsn() - replay_lsn)::bigint"
-					  " FROM pg_stat_replication WHERE state IN ('streaming', 'catchup')",
-					  0, NULL) > 0)
-		lag = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
-										  1, &isnull));
+	if (store_execute("SELECT 'standby ' || quote_literal(application_name)"
+					  " FROM pg_stat_replication WHERE state IN ('streaming', 'catchup')"
+					  " AND pg_current_wal_lsn() - replay_lsn > $1"
+					  " ORDER BY replay_lsn LIMIT 1", lengthof(params), params) > 0)
+		standby = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0],
+															SPI_tuptable->tupdesc, 1));
 	store_end(&scope);
-	return isnull ? 0 : lag;
+	return standby;
 }
 
-/* Wait while a standby is further behind than envelope.maintenance_max_lag. */
+/*
+ * Wait while a standby is further behind than envelope.maintenance_max_lag, by
+ * commits and looks.  waiting is told of it once, and with NULL when it is over.
+ */
 void
-steps_throttle(void)
+steps_throttle(waiting_fn waiting, void *arg)
 {
+	char	   *standby;
+	bool		told = false;
+
 	if (envelope_maintenance_max_lag < 0)
 		return;
-	while (standby_lag() > (int64) envelope_maintenance_max_lag * 1024)
+	while ((standby = lagging_standby()) != NULL)
 	{
+		if (!told)
+			waiting(standby, arg);
+		told = true;
 		steps_commit();
 		steps_sleep(LAG_LOOK_MS);
 	}
+	if (told)
+		waiting(NULL, arg);
 	steps_commit();
 }
 

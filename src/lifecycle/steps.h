@@ -18,7 +18,8 @@ extern void steps_end(void);
 extern void steps_commit(void);
 extern void steps_sleep(long ms);
 extern void steps_await_transactions(waiting_fn waiting, void *arg);
-extern void steps_throttle(void);
+extern char *steps_describe_xid(TransactionId xid);
+extern void steps_throttle(waiting_fn waiting, void *arg);
 extern ErrorData *steps_recover(MemoryContext context);
 
 extern bool steps_lock_tenant(const char *tenant, bool session);
