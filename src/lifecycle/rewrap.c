@@ -11,9 +11,10 @@
  *
  * A tenant's keys move in one transaction.  All keys under a KEK move in
  * batches, in the order of their ids, each a transaction of its own; the row in
- * envelope.rotations says how far it came, and the next call goes on there.  A
- * key that the KMS refuses is named and left alone, and the rotation then ends
- * as incomplete; a KMS that does not answer ends the call, not the rotation.
+ * envelope.rotations says how far it came, and the next call goes on there, or
+ * begins again where keys have failed.  A key that the KMS refuses is named and
+ * left alone, and the rotation then ends as incomplete; a KMS that does not
+ * answer ends the call, not the rotation.
  *
  *-------------------------------------------------------------------------
  */
@@ -255,7 +256,11 @@ typedef struct KekRotation
 	StringInfoData failures;	/* the first of them */
 }			KekRotation;
 
-/* The unfinished rotation from one KEK to the other, or a new one */
+/*
+ * The unfinished rotation from one KEK to the other, or a new one.  One in which
+ * keys have failed tries all again that are still under the old KEK: it could not
+ * tell otherwise whether it is complete.
+ */
 static void
 begin_kek_rotation(KekRotation * rotation, const char *kek, const char *target)
 {
@@ -266,7 +271,8 @@ begin_kek_rotation(KekRotation * rotation, const char *kek, const char *target)
 
 	store_begin(&scope);
 	(void) lock_kek(target);
-	if (store_execute("SELECT rotation_id, coalesce(last_key, 0), rows_reencrypted"
+	if (store_execute("SELECT rotation_id, CASE WHEN error IS NULL THEN coalesce(last_key, 0) ELSE 0 END,"
+					  " CASE WHEN error IS NULL OR $1 <> $2 THEN rows_reencrypted ELSE 0 END"
 					  " FROM envelope.rotations WHERE kind = 'kek' AND finished_at IS NULL"
 					  " AND kek = $1 AND new_kek = $2 ORDER BY rotation_id DESC LIMIT 1",
 					  lengthof(params), params) > 0)
@@ -377,8 +383,9 @@ rewrap_batch(KekRotation * rotation, Rewrap * rewrap)
 		{
 			INT8OID, Int64GetDatum(rotation->last_key), false
 		};
-		(void) store_execute("UPDATE envelope.rotations SET last_key = $2 WHERE rotation_id = $1",
-							 2, params);
+		params[2] = store_text(rotation->failed > 0 ? rotation->failures.data : NULL);
+		(void) store_execute("UPDATE envelope.rotations SET last_key = $2, error = $3"
+							 " WHERE rotation_id = $1", lengthof(params), params);
 		store_end(&scope);
 		progress_tell(rotation->id, rotation->seen, rotation->moved, NULL, NULL);
 	}
