@@ -11,7 +11,9 @@
  *
  * Nothing here throws or allocates from a memory context; OpenSSL's errors
  * come back as false.  Ciphers are fetched once a process: an implicit fetch
- * for every value costs more than the value.
+ * for every value costs more than the value.  Telling an HMAC which digest it
+ * is made of is such a fetch, so that one context that knows is kept for the
+ * next key.  What it held of a key is overwritten by then.
  *
  *-------------------------------------------------------------------------
  */
@@ -30,10 +32,13 @@
 
 /*
  * Random IVs drawn ahead.  One call of the system's generator a value would
- * cost ten times the encryption.  A larger pool is what a cloned machine
- * would repeat, so it is small and ends with the transaction.
+ * cost more than the encryption.  A larger pool is what a cloned machine
+ * would repeat, so it is small and ends with the transaction.  It begins
+ * smaller still, as what most transactions write is a row, and grows.
  */
 #define IV_POOL_SIZE		64
+#define IV_POOL_FIRST		4
+#define IV_POOL_GROWTH		4
 
 /* getentropy() gives at most this many bytes a call (POSIX.1-2024) */
 #define ENTROPY_MAX_BYTES	256
@@ -42,17 +47,23 @@ struct DekCiphers
 {
 	KeyPurpose	purpose;
 	EVP_CIPHER_CTX *gcm;		/* IV length set, keyed; purpose data */
-	EVP_CIPHER_CTX *siv;		/* not keyed; purpose index */
+	EVP_CIPHER_CTX *siv;		/* keyed for each value; purpose index */
 	uint8		siv_key[64];
 	EVP_MAC_CTX *term;			/* keyed; purpose index */
+	bool		term_is_used;	/* it has to be keyed again */
+	uint8		term_key[32];
 };
 
 static EVP_CIPHER *gcm_cipher = NULL;
 static EVP_CIPHER *siv_cipher = NULL;
 static EVP_MAC *hmac = NULL;
 
+/* A context of HMAC-SHA-256 without a key, for the next DekCiphers; or NULL */
+static EVP_MAC_CTX *spare_hmac = NULL;
+
 static uint8 iv_pool[IV_POOL_SIZE][SEALED_IV_BYTES];
 static int	iv_pool_left = 0;
+static int	iv_pool_next = IV_POOL_FIRST;	/* how many are drawn next */
 static int	iv_pool_pid = 0;
 
 /* Fetch the algorithms, at the first use in this process. */
@@ -95,19 +106,52 @@ load_gcm(DekCiphers *ciphers, const uint8 *key)
 	return EVP_CipherInit_ex(ciphers->gcm, NULL, NULL, key, NULL, 1) > 0;
 }
 
-static bool
-load_term(DekCiphers *ciphers, const uint8 *key, size_t key_len)
+static EVP_MAC_CTX *
+create_hmac(void)
 {
 	static char digest[] = "SHA256";
+	EVP_MAC_CTX *ctx = EVP_MAC_CTX_new(hmac);
 	OSSL_PARAM	params[2];
 
 	params[0] = OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0);
 	params[1] = OSSL_PARAM_construct_end();
+	if (ctx != NULL && EVP_MAC_CTX_set_params(ctx, params) <= 0)
+	{
+		EVP_MAC_CTX_free(ctx);
+		return NULL;
+	}
+	return ctx;
+}
 
+static bool
+load_term(DekCiphers *ciphers, const uint8 *key)
+{
 	if (ciphers->term == NULL)
-		ciphers->term = EVP_MAC_CTX_new(hmac);
-	return ciphers->term != NULL &&
-		EVP_MAC_init(ciphers->term, key, key_len, params) > 0;
+	{
+		ciphers->term = spare_hmac ? spare_hmac : create_hmac();
+		spare_hmac = NULL;
+		if (ciphers->term == NULL)
+			return false;
+	}
+	memcpy(ciphers->term_key, key, sizeof(ciphers->term_key));
+	ciphers->term_is_used = false;
+	return EVP_MAC_init(ciphers->term, key, sizeof(ciphers->term_key), NULL) > 0;
+}
+
+/*
+ * Free a context, or keep it as the spare one: setting a key overwrites all that
+ * it has of the last.
+ */
+static void
+release_hmac(EVP_MAC_CTX *ctx)
+{
+	static const uint8 no_key[32];
+
+	if (ctx != NULL && spare_hmac == NULL &&
+		EVP_MAC_init(ctx, no_key, sizeof(no_key), NULL) > 0)
+		spare_hmac = ctx;
+	else
+		EVP_MAC_CTX_free(ctx);
 }
 
 /*
@@ -125,8 +169,7 @@ dek_ciphers_load(DekCiphers *ciphers, KeyPurpose purpose,
 	memcpy(ciphers->siv_key, subkeys->siv, sizeof(ciphers->siv_key));
 	if (ciphers->siv == NULL)
 		ciphers->siv = EVP_CIPHER_CTX_new();
-	return ciphers->siv != NULL &&
-		load_term(ciphers, subkeys->index, sizeof(subkeys->index));
+	return ciphers->siv != NULL && load_term(ciphers, subkeys->index);
 }
 
 /* Free and wipe; NULL is allowed. */
@@ -137,7 +180,7 @@ dek_ciphers_free(DekCiphers *ciphers)
 		return;
 	EVP_CIPHER_CTX_free(ciphers->gcm);
 	EVP_CIPHER_CTX_free(ciphers->siv);
-	EVP_MAC_CTX_free(ciphers->term);
+	release_hmac(ciphers->term);
 	OPENSSL_clear_free(ciphers, sizeof(*ciphers));
 }
 
@@ -236,26 +279,25 @@ term_hash(DekCiphers *ciphers, const uint8 *context, size_t context_len,
 		  SealedKind kind, const uint8 *plaintext, size_t len,
 		  uint8 term[TERM_MAX_BYTES])
 {
-	EVP_MAC_CTX *ctx;
+	EVP_MAC_CTX *ctx = ciphers->term;
 	uint8		prefix[4];
 	uint8		kind_byte = (uint8) kind;
 	size_t		term_len;
-	bool		ok;
 
 	if (ciphers->purpose != PURPOSE_INDEX)
 		return false;
 
 	/* OpenSSL before 3.0.3 cannot start again with the key that is set. */
-	ctx = EVP_MAC_CTX_dup(ciphers->term);
+	if (ciphers->term_is_used &&
+		EVP_MAC_init(ctx, ciphers->term_key, sizeof(ciphers->term_key), NULL) <= 0)
+		return false;
+	ciphers->term_is_used = true;
 	bytes_put_u32(prefix, (uint32) context_len);
-	ok = ctx != NULL &&
-		EVP_MAC_update(ctx, prefix, sizeof(prefix)) > 0 &&
+	return EVP_MAC_update(ctx, prefix, sizeof(prefix)) > 0 &&
 		EVP_MAC_update(ctx, context, context_len) > 0 &&
 		EVP_MAC_update(ctx, &kind_byte, 1) > 0 &&
 		EVP_MAC_update(ctx, plaintext, len) > 0 &&
 		EVP_MAC_final(ctx, term, &term_len, TERM_MAX_BYTES) > 0;
-	EVP_MAC_CTX_free(ctx);
-	return ok;
 }
 
 /* Fill len bytes from the system's generator. */
@@ -283,9 +325,10 @@ random_iv(uint8 iv[SEALED_IV_BYTES])
 {
 	if (iv_pool_left == 0 || iv_pool_pid != MyProcPid)
 	{
-		if (!entropy(iv_pool[0], sizeof(iv_pool)))
+		if (!entropy(iv_pool[0], iv_pool_next * SEALED_IV_BYTES))
 			return false;
-		iv_pool_left = IV_POOL_SIZE;
+		iv_pool_left = iv_pool_next;
+		iv_pool_next = Min(iv_pool_next * IV_POOL_GROWTH, IV_POOL_SIZE);
 		iv_pool_pid = MyProcPid;
 	}
 	memcpy(iv, iv_pool[--iv_pool_left], SEALED_IV_BYTES);
@@ -297,6 +340,7 @@ void
 random_iv_forget(void)
 {
 	iv_pool_left = 0;
+	iv_pool_next = IV_POOL_FIRST;
 }
 
 /*

@@ -12,9 +12,11 @@
  * has merely been displaced from the cache stays good here until its time is
  * over; one whose generation has moved was evicted, and is wiped.
  *
- * The table ends with the transaction, whatever way it ends; all key material
- * is wiped then.  It is filled by plain calls of OpenSSL, and hangs on static
- * variables, so that an error at any point leaves nothing behind.
+ * All key material is wiped when the transaction ends, whatever way it ends.
+ * It is filled by plain calls of OpenSSL, and hangs on static variables, so that
+ * an error at any point leaves nothing behind.  The places of a few keys, with
+ * nothing in them that is secret, stay for the next transaction, which mostly
+ * is about the same keys; a larger table ends with the transaction.
  *
  *-------------------------------------------------------------------------
  */
@@ -31,44 +33,30 @@
 
 #define USES_MAX 1024
 
+/* A table of at most so many places stays. */
+#define USES_KEPT 16
+
 static MemoryContext uses_context = NULL;
 static HTAB *uses = NULL;
 static dlist_head uses_by_age;	/* the last used first */
+static bool touched = false;	/* by this transaction */
 
 KeyUse	   *key_use_last[KEY_PURPOSES];
 
-/*
- * Wipe all keys of this transaction.  Does not throw.
- */
-void
-key_uses_forget(void)
-{
-	dlist_iter	iter;
-
-	if (uses == NULL)
-		return;
-	dlist_foreach(iter, &uses_by_age)
-		dek_ciphers_free(dlist_container(KeyUse, node, iter.cur)->ciphers);
-	for (int i = 0; i < KEY_PURPOSES; i++)
-		key_use_last[i] = NULL;
-	uses = NULL;
-	MemoryContextDelete(uses_context);
-	uses_context = NULL;
-}
-
-/* Begin the transaction's table. */
+/* Begin a table. */
 static void
 create_uses(void)
 {
 	HASHCTL		ctl = {0};
 
-	uses_context = AllocSetContextCreate(TopTransactionContext, "envelope keyring",
-										 ALLOCSET_DEFAULT_SIZES);
+	if (uses_context == NULL)
+		uses_context = AllocSetContextCreate(TopMemoryContext, "envelope keyring",
+											 ALLOCSET_DEFAULT_SIZES);
 	ctl.keysize = sizeof(int64);
 	ctl.entrysize = sizeof(KeyUse);
 	ctl.hcxt = uses_context;
 	dlist_init(&uses_by_age);
-	uses = hash_create("envelope keyring", 64, &ctl,
+	uses = hash_create("envelope keyring", USES_KEPT, &ctl,
 					   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 }
 
@@ -79,6 +67,43 @@ unload_use(KeyUse *use)
 	dek_ciphers_free(use->ciphers);
 	use->ciphers = NULL;
 	use->loaded = false;
+}
+
+/* Forget what is known of a key. */
+static void
+forget_use(KeyUse *use)
+{
+	use->loaded = false;
+	use->memo_sequence = 0;
+	use->seals_sequence = 0;
+	use->denied_until = 0;
+}
+
+/*
+ * Wipe all keys of this transaction.  Does not throw.
+ */
+void
+key_uses_forget(void)
+{
+	dlist_iter	iter;
+
+	if (!touched)
+		return;
+	touched = false;
+	dlist_foreach(iter, &uses_by_age)
+	{
+		KeyUse	   *use = dlist_container(KeyUse, node, iter.cur);
+
+		unload_use(use);
+		forget_use(use);
+	}
+	for (int i = 0; i < KEY_PURPOSES; i++)
+		key_use_last[i] = NULL;
+	if (hash_get_num_entries(uses) <= USES_KEPT)
+		return;
+	uses = NULL;
+	MemoryContextDelete(uses_context);
+	uses_context = NULL;
 }
 
 /*
@@ -94,11 +119,8 @@ reset_use(KeyUse *use, const char *tenant, KeyPurpose purpose)
 		unload_use(use);
 	strlcpy(use->tenant, tenant, sizeof(use->tenant));
 	use->purpose = purpose;
-	use->loaded = false;
-	use->memo_sequence = 0;
-	use->seals_sequence = 0;
-	use->denied_until = 0;
 	use->aad_len = 0;
+	forget_use(use);
 }
 
 /*
@@ -111,6 +133,7 @@ key_use_place(int64 key_id, const char *tenant, KeyPurpose purpose)
 
 	if (uses == NULL)
 		create_uses();
+	touched = true;
 	use = hash_search(uses, &key_id, HASH_FIND, NULL);
 	if (use == NULL && hash_get_num_entries(uses) < USES_MAX)
 	{

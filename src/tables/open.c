@@ -19,6 +19,7 @@
 #include "access/table.h"
 #include "fmgr.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -41,7 +42,7 @@ PG_FUNCTION_INFO_V1(envelope_open_row);
 typedef struct OpenSite
 {
 	ValueType	type;
-	char	   *context;		/* UTF-8; NULL where it may change */
+	char	   *context;		/* UTF-8; NULL where it is not kept */
 	size_t		context_len;
 } OpenSite;
 
@@ -101,8 +102,7 @@ open_value(const ValueLabel *label, Datum sealed, const ValueType *type,
 	*isnull = plaintext == NULL;
 	if (plaintext == NULL)
 		return (Datum) 0;
-	result = value_from_plaintext(type, kind, VARDATA(plaintext),
-								  VARSIZE(plaintext) - VARHDRSZ);
+	result = value_from_plaintext(type, kind, plaintext);
 	if (result != PointerGetDatum(plaintext))
 		pfree(plaintext);
 	return result;
@@ -124,7 +124,8 @@ open_site(FunctionCallInfo fcinfo)
 				 errmsg("the type of the value is not known")));
 	site = MemoryContextAllocZero(memory, sizeof(OpenSite));
 	value_type_init(&site->type, type, -1, memory);
-	if (get_fn_expr_arg_stable(fcinfo->flinfo, 2))
+	/* Where nothing is to be converted, the argument itself will do. */
+	if (GetDatabaseEncoding() != PG_UTF8 && get_fn_expr_arg_stable(fcinfo->flinfo, 2))
 		site->context = keep_context(text_to_cstring(PG_GETARG_TEXT_PP(2)),
 									 &site->context_len, memory);
 	fcinfo->flinfo->fn_extra = site;
@@ -157,8 +158,12 @@ open_for(FunctionCallInfo fcinfo, Oid tenant_type)
 		label.context_len = site->context_len;
 	}
 	else
-		label.context = keep_context(text_to_cstring(PG_GETARG_TEXT_PP(2)),
-									 &label.context_len, CurrentMemoryContext);
+	{
+		text	   *context = PG_GETARG_TEXT_PP(2);
+
+		label.context_len = VARSIZE_ANY_EXHDR(context);
+		label.context = utf8_from_server(VARDATA_ANY(context), &label.context_len);
+	}
 
 	result = open_value(&label, PG_GETARG_DATUM(1), &site->type, &isnull);
 	if (isnull)

@@ -422,8 +422,7 @@ seal_open(const ValueLabel *label, const SealColumn *column, Datum sealed)
 	SealedKind	kind;
 	struct varlena *plaintext = keyring_open(label, DatumGetByteaPP(sealed), &kind);
 
-	return value_from_plaintext(&column->vt, kind, VARDATA(plaintext),
-								VARSIZE(plaintext) - VARHDRSZ);
+	return value_from_plaintext(&column->vt, kind, plaintext);
 }
 
 /* Open what the row had under its tenant before. */

@@ -19,6 +19,7 @@
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
@@ -163,7 +164,9 @@ value_type_init(ValueType *vt, Oid type, int32 typmod, MemoryContext context)
 
 	vt->type = type;
 	vt->typmod = typmod;
-	vt->base = getBaseTypeAndTypmod(type, &vt->typmod);
+	/* Those that the server itself was made with are no domains. */
+	vt->base = type < FirstGenbkiObjectId ? type :
+		getBaseTypeAndTypmod(type, &vt->typmod);
 	vt->kind = vt->base == BYTEAOID ? KIND_BYTEA : KIND_TEXT;
 	vt->is_citext = type_is_citext(vt->base);
 	vt->form = vt->is_citext ? VALUE_BYTES : form_of(vt->base);
@@ -276,20 +279,24 @@ input_text(const ValueType *vt, const char *text)
 }
 
 /*
- * The reverse of value_to_plaintext: a palloc'd value of the type.  VE004,
- * without the value, where the plaintext is none of the type.
+ * The reverse of value_to_plaintext: a palloc'd value of the type, which may be
+ * the plaintext itself.  VE004, without the value, where the plaintext is none
+ * of the type.
  */
 Datum
 value_from_plaintext(const ValueType *vt, SealedKind kind,
-					 const char *plaintext, size_t len)
+					 struct varlena *plaintext)
 {
-	const char *text = plaintext;
+	const char *text = VARDATA(plaintext);
+	size_t		len = VARSIZE(plaintext) - VARHDRSZ;
 
 	if (kind != vt->kind)
 		report_not_of_type(vt);
 	if (kind == KIND_TEXT)
-		text = utf8_to_server(plaintext, &len);
+		text = utf8_to_server(text, &len);
 
+	if (vt->form == VALUE_BYTES && text == VARDATA(plaintext))
+		return PointerGetDatum(plaintext);
 	if (vt->form == VALUE_BYTES)
 		return PointerGetDatum(cstring_to_text_with_len(text, (int) len));
 	return input_text(vt, pnstrdup(text, len));

@@ -40,7 +40,7 @@ extern void value_type_init(ValueType *vt, Oid type, int32 typmod,
 extern const char *value_to_plaintext(const ValueType *vt, Datum value,
 									  size_t *len);
 extern Datum value_from_plaintext(const ValueType *vt, SealedKind kind,
-								  const char *plaintext, size_t len);
+								  struct varlena *plaintext);
 extern const char *value_to_term_text(const ValueType *vt, Datum value,
 									  size_t *len);
 extern const char *value_unsearchable(Oid type, Oid collation);
