@@ -23,9 +23,11 @@
 #include "executor/executor.h"
 #include "nodes/parsenodes.h"
 #include "parser/parse_relation.h"
+#include "rewrite/rewriteHandler.h"
 #include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/regproc.h"
+#include "utils/rel.h"
 #include "utils/wait_event.h"
 
 /* PostgreSQL 16 moved the macros for varlena values to a header of their own. */
@@ -177,6 +179,40 @@ executor_state_of_relation(EState *estate, Oid relid, char relkind,
 #else
 	rte->updatedCols = updated;
 	ExecInitRangeTable(estate, rtes);
+#endif
+}
+
+/*
+ * Prepare the CHECK constraints of a relation that is written to, as the
+ * executor would when it looks at the first row, in the current context; but
+ * not those that are said to hold.  PostgreSQL 18 renamed their place, and has
+ * generated columns that are not stored.
+ */
+static inline void
+executor_prepare_constraints(ResultRelInfo *target, EState *estate,
+							 const bool *hold)
+{
+	Relation	rel = target->ri_RelationDesc;
+	TupleConstr *constraints = RelationGetDescr(rel)->constr;
+	ExprState **states = palloc0(constraints->num_check * sizeof(ExprState *));
+
+	for (int i = 0; i < constraints->num_check; i++)
+	{
+		const ConstrCheck *check = &constraints->check[i];
+		Node	   *expression;
+
+		if (hold[i] || !constraint_is_enforced(check))
+			continue;
+		expression = stringToNode(check->ccbin);
+#if PG_VERSION_NUM >= 180000
+		expression = expand_generated_columns_in_expr(expression, rel, 1);
+#endif
+		states[i] = ExecPrepareExpr((Expr *) expression, estate);
+	}
+#if PG_VERSION_NUM >= 180000
+	target->ri_CheckConstraintExprs = states;
+#else
+	target->ri_ConstraintExprs = states;
 #endif
 }
 

@@ -19,6 +19,7 @@
 #include "shmem.h"
 #include "tables/functions.h"
 #include "tables/hide.h"
+#include "tables/implied.h"
 #include "tables/planner.h"
 #include "tables/protection.h"
 #include "tables/seal.h"
@@ -50,6 +51,7 @@ _PG_init(void)
 		shmem_install_hooks();
 		planner_install_hooks();
 		hide_install_hooks();
+		implied_install_hooks();
 		utility_install_hooks();
 		worker_register();
 	}

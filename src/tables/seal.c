@@ -51,6 +51,7 @@
 #include "keys/memo.h"
 #include "settings.h"
 #include "shmem.h"
+#include "tables/implied.h"
 #include "tables/protection.h"
 #include "tables/seal.h"
 #include "tables/value.h"
@@ -164,6 +165,7 @@ prepare_table(SealTable *table, Relation rel)
 		column->context = utf8_from_server(column->at->context, &column->context_len);
 	}
 	table->has_checks = seal_has_checks(rel, table->protection);
+	table->implied = implied_checks(rel, table->protection);
 	MemoryContextSwitchTo(oldcontext);
 }
 
@@ -186,6 +188,13 @@ get_table(Relation rel)
 		PG_END_TRY();
 	}
 	return table;
+}
+
+/* What implied_checks says of a table that has the trigger */
+const bool *
+seal_implied_checks(Relation rel)
+{
+	return get_table(rel)->implied;
 }
 
 static const char *
@@ -573,6 +582,9 @@ seal_columns(SealRow *row)
 			take_sidecar(row, column);
 		else
 			seal_carrier(row, column);
+		/* What the CHECK constraint says, which is not looked at (implied.c) */
+		if (!row->nulls[column->at->carrier - 1])
+			elog(ERROR, "a value was not sealed");
 		check_not_null(row, column);
 	}
 }

@@ -31,6 +31,7 @@ typedef struct SealTable
 	MemoryContext context;		/* what it points to; NULL where there is none */
 	bool		valid;
 	bool		has_checks;		/* CHECK constraints were moved to the trigger */
+	bool	   *implied;		/* as implied_checks says */
 	const Protection *protection;
 	SealColumn *columns;
 } SealTable;
@@ -51,6 +52,7 @@ typedef struct SealRow
 
 /* seal.c */
 extern void seal_init(void);
+extern const bool *seal_implied_checks(Relation rel);
 extern void seal_stored_row(Relation rel, Datum *values, bool *nulls);
 extern void seal_open_row(Relation rel, Datum *values, bool *nulls);
 extern void seal_report_nulls(const SealRow *row);
