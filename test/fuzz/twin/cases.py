@@ -3,6 +3,7 @@ parameters, through a cursor, in a transaction, by COPY, by two sessions at a
 time.  A case is a list of steps; a step is a Statement."""
 
 import re
+import struct
 
 from changes import FILLED, Changes
 from pair import Statement
@@ -17,7 +18,7 @@ class Cases(Changes):
         """Steps, and the tables that they may have changed."""
         make = self.pick(
             [self.one_query] * 8 + [self.one_change] * 7 + [self.with_parameters] * 3 + [self.changed_with_parameters] * 2
-            + [self.prepared, self.cursor, self.current_of, self.transaction, self.copy_out, self.copy_in, self.settings])
+            + [self.prepared, self.cursor, self.current_of, self.transaction, self.copy_out, self.copy_in, self.copy_in_binary, self.truncate, self.settings])
         return make()
 
     def one_query(self):
@@ -127,6 +128,26 @@ class Cases(Changes):
                    "events": "id, kind, tenant_id, who, payload", "vault": "id, tenant_id, secret, amount"}[table]
         return [Statement(f"COPY {table} ({columns}) FROM STDIN", data="".join(l + "\n" for l in lines).encode())], {table}
 
+    def copy_in_binary(self):
+        base = self.rng.randint(1000, 9999) * 100
+        table = self.pick(["orders", "vault"])
+        rows = []
+        for i in range(self.rng.randint(1, 4)):
+            text = self.pick([None, f"binary {self.name('n')}".encode()])
+            tenant = self.rng.randint(1, 3)
+            if table == "orders":
+                rows.append([struct.pack("!q", base + i), f"t{tenant}".encode(), text, struct.pack("!i", i)])
+            else:
+                rows.append([struct.pack("!i", base + i), struct.pack("!i", tenant), text, struct.pack("!i", i)])
+        columns = {"orders": "id, tenant_id, label, quantity", "vault": "id, tenant_id, secret, amount"}[table]
+        return [Statement(f"COPY {table} ({columns}) FROM STDIN (FORMAT binary)", data=binary_rows(rows))], {table}
+
+    def truncate(self):
+        table = self.pick(["orders", "orders", "vault", "events, orders"])
+        return [Statement("BEGIN"), Statement(f"TRUNCATE {table}{self.pick(['', ' CASCADE', ' RESTART IDENTITY'])}"),
+                Statement(f"SELECT count(*) FROM {table.split(',')[0]}"),
+                Statement(self.insert("orders")[0]), Statement("SELECT * FROM orders"), Statement("ROLLBACK")], set()
+
     def settings(self):
         return [Statement(self.pick([
             f"SET {self.pick(SETTINGS)} = {self.pick(['on', 'off'])}",
@@ -170,3 +191,13 @@ class Cases(Changes):
 
     def tenant_of(self, table):
         return "1" if table == "vault" else "'t1'"
+
+
+def binary_rows(rows):
+    """As COPY takes them: each a list of fields, as bytes or None."""
+    data = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+    for row in rows:
+        data += struct.pack("!h", len(row))
+        for field in row:
+            data += struct.pack("!i", -1) if field is None else struct.pack("!i", len(field)) + field
+    return data + struct.pack("!h", -1)

@@ -11,8 +11,11 @@ FILLED = {
     "orders": ["label", "price", "paid", "quantity"],
     "events": ["who", "payload", "amount"],
     "vault": ["secret", "amount"],
+    "guarded": ["email", "age", "amount"],
+    "notes": ["body", "amount"],
 }
-UNIQUE = {"customers": ("email", "customers_email"), "vault": ("secret", "vault_secret")}
+UNIQUE = {"customers": ("email", "customers_email"), "vault": ("secret", "vault_secret"),
+          "guarded": ("email", "customers_email")}
 WRITTEN = ["customers"] * 5 + ["orders"] * 2 + ["events"] * 2 + ["vault"]
 CASTS = {"text": ""}
 
@@ -24,9 +27,12 @@ class Changes(Queries):
 
     def change(self):
         """SQL that writes, and the tables it may change."""
+        if self.chance(0.08):
+            # A view, and a table with a rule, which allow less.
+            return self.pick([self.update, self.delete, self.insert])(self.pick(["guarded", "notes"]))
         table = self.pick(WRITTEN)
         make = self.pick([
-            self.insert, self.insert, self.insert_many, self.insert_select, self.upsert, self.upsert, self.update,
+            self.insert, self.insert, self.insert_positional, self.insert_many, self.insert_select, self.upsert, self.upsert, self.update,
             self.update, self.update, self.update_from, self.update_row, self.delete, self.delete_using, self.merge,
             self.merge, self.writable_cte])
         return make(table)
@@ -70,7 +76,7 @@ class Changes(Queries):
         values = []
         for column in columns:
             if column == "id":
-                values.append(self.new_id())
+                values.append("DEFAULT" if table == "customers" and self.chance(0.1) else self.new_id())
             elif column == "kind":
                 values.append(self.pick(["'a'", "'b'", "'c'"]))
             elif column == "tenant_id":
@@ -128,6 +134,13 @@ class Changes(Queries):
         columns, source = self.filled(table), self.target(table)
         return (f"INSERT INTO {table} AS {source.alias} ({', '.join(columns)}) VALUES {self.row(table, columns)}"
                 f"{self.returning(source, table)}"), table
+
+    def insert_positional(self, table):
+        """Without a column list: all columns, or the first ones."""
+        columns, source = [c for c in TABLES[table] if c != "twice"], self.target(table)
+        count = self.pick([len(columns), self.rng.randint(1, len(columns))])
+        return (f"INSERT INTO {table} AS {source.alias} VALUES {self.row(table, columns[:count])}"
+                f"{self.returning(source)}"), table
 
     def insert_many(self, table):
         columns, source = self.filled(table), self.target(table)

@@ -50,9 +50,12 @@ TABLES = {
         "id": "bigint", "tenant_id": "text", "email": "text", "name": "text", "born": "date", "amount": "int"},
     "order_lines": {
         "id": "bigint", "tenant_id": "text", "label": "text", "price": "numeric", "email": "text", "age": "int"},
+    "guarded": {"id": "bigint", "tenant_id": "text", "email": "text", "age": "int", "ref": "uuid", "amount": "int"},
+    "notes": {"id": "bigint", "tenant_id": "text", "body": "text", "amount": "int"},
 }
 KEYS = {"events": ("id", "kind"), "tenants": ("tenant_id",)}
-WEIGHTS = {"customers": 8, "orders": 4, "events": 3, "vault": 2, "tenants": 1, "customer_cards": 2, "order_lines": 2}
+WEIGHTS = {"customers": 8, "orders": 4, "events": 3, "vault": 2, "tenants": 1, "customer_cards": 2, "order_lines": 2,
+           "guarded": 2, "notes": 1}
 
 
 class Source(NamedTuple):
@@ -206,18 +209,29 @@ class Grammar:
             column = self.pick(found)
             kind = s.columns[column]
             left, values = f"{s.alias}.{column}", [self.literal(kind) for _ in range(3)]
-            tenant = f"{s.alias}.tenant_id = {self.tenant(s.columns['tenant_id'])}"
+            tenant = self.of_tenant(s)
             return self.pick([
                 lambda: f"{tenant} AND {left} = {values[0]}",
                 lambda: f"{values[0]} = {left} AND {tenant}",
                 lambda: f"{tenant} AND {left} IN ({', '.join(values)})",
                 lambda: f"{tenant} AND {left} = ANY (ARRAY[{', '.join(values)}])",
+                lambda: f"{tenant} AND {left} = ANY (ARRAY(SELECT {column} FROM customers WHERE id < 5))"
+                        if column in ("email", "ref", "age") else f"{tenant} AND {left} = {values[0]}",
                 lambda: f"({s.alias}.tenant_id, {left}) IN (({self.tenant(s.columns['tenant_id'])}, {values[0]}),"
                         f" ({self.tenant(s.columns['tenant_id'])}, {values[1]}))",
                 lambda: f"({s.alias}.tenant_id, {left}) = ({self.tenant(s.columns['tenant_id'])}, {values[0]})",
                 lambda: f"{tenant} AND ({left} = {values[0]} OR {left} = {values[1]})",
                 lambda: f"{tenant} AND {left} = NULL"])()
         return self.comparison(scope, depth)
+
+    def of_tenant(self, source):
+        """A condition that says which tenant, or which ones."""
+        kind = source.columns["tenant_id"]
+        column = f"{source.alias}.tenant_id"
+        some = ", ".join(self.tenant(kind) for _ in range(self.rng.randint(1, 3)))
+        return self.pick([
+            f"{column} = {self.tenant(kind)}", f"{column} = {self.tenant(kind)}", f"{self.tenant(kind)} = {column}",
+            f"{column} IN ({some})", f"{column} = ANY (ARRAY[{some}, NULL]::{kind}[])"])
 
     def tenant(self, kind):
         if self.params is not None and self.chance(0.5):

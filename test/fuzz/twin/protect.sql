@@ -8,3 +8,4 @@ SELECT envelope_protect('customers', 'tenant_id',
 SELECT envelope_protect('orders', 'tenant_id', '{label,price,paid}');
 SELECT envelope_protect('events', 'tenant_id', '{who,payload}', '{who}');
 SELECT envelope_protect('vault', 'tenant_id', '{secret}', '{secret}');
+SELECT envelope_protect('notes', 'tenant_id', '{body}');

@@ -9,7 +9,7 @@ class Queries(Grammar):
     def query(self):
         shape = self.pick([
             self.simple, self.simple, self.simple, self.everything, self.grouped, self.grouped, self.by_key,
-            self.windows, self.set_operation, self.with_query, self.recursive, self.distinct, self.distinct_on,
+            self.windows, self.set_operation, self.with_query, self.searched, self.recursive, self.distinct, self.distinct_on,
             self.locking, self.functions, self.by_names, self.whole_row])
         return shape()
 
@@ -204,6 +204,25 @@ class Queries(Grammar):
         return self.ordered(
             f"WITH {name} AS {how}({sql}) SELECT {', '.join(outputs)} FROM {name} {self.pick(['', 'LEFT '])}JOIN {table}"
             f" {other.alias} ON {self.join_condition(other, [source], True)}{self.where([source, other])}", len(outputs))
+
+    def searched(self):
+        """A search from outside of what has the rows."""
+        table = self.table(["customers", "events", "vault", "guarded"])
+        inner, name = self.source(table), self.name("w")
+        outer = Source(name, inner.columns, inner.key)
+        outputs = self.outputs([outer], SORTABLE)
+        rows = f"SELECT * FROM {table} {inner.alias}{self.where([inner])}"
+        within = self.pick([
+            f"WITH {name} AS ({rows})", f"WITH {name} AS MATERIALIZED ({rows})",
+            f"WITH {name}_all AS ({rows}), {name} AS (SELECT * FROM {name}_all)",
+            f"WITH {name} AS (SELECT DISTINCT {', '.join(f'{inner.alias}.{c}' for c, t in inner.columns.items() if t != 'json')}"
+            f" FROM {table} {inner.alias})" if table != "customers" else f"WITH {name} AS ({rows})"])
+        where = self.search([outer], 1)
+        if self.chance(0.3):
+            where = f"({where}) {self.pick(['OR', 'AND'])} {self.condition([outer], 1)}"
+        if self.chance(0.2):
+            where += f" AND EXISTS (SELECT 1 FROM {name} e WHERE e.id = {name}.id)"
+        return self.ordered(f"{within} SELECT {', '.join(outputs)} FROM {name} WHERE {where}", len(outputs))
 
     def recursive(self):
         return ("WITH RECURSIVE walk (id, email, depth) AS ("

@@ -105,11 +105,32 @@ END $$;
 CREATE TRIGGER tidy BEFORE INSERT OR UPDATE ON orders
 	FOR EACH ROW WHEN (NEW.label IS NOT NULL) EXECUTE FUNCTION tidy();
 
+CREATE FUNCTION note_all() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO journal SELECT 'all', string_agg(o.email || o.born, ',' ORDER BY o.id),
+		string_agg(n.email || n.age, ',' ORDER BY n.id) FROM was o JOIN became n USING (id);
+	RETURN NULL;
+END $$;
+CREATE TRIGGER note_all AFTER UPDATE ON customers
+	REFERENCING OLD TABLE AS was NEW TABLE AS became
+	FOR EACH STATEMENT EXECUTE FUNCTION note_all();
+
+-- With a rule, which rewrites what is written.
+CREATE TABLE notes (
+	id bigint PRIMARY KEY,
+	tenant_id text NOT NULL,
+	body text,
+	amount int);
+CREATE RULE note_rewritten AS ON UPDATE TO notes WHERE OLD.body IS DISTINCT FROM NEW.body
+	DO ALSO INSERT INTO journal VALUES ('rule', OLD.body, NEW.body);
+
 CREATE VIEW customer_cards AS
 	SELECT id, tenant_id, email, upper(name) AS name, born, amount FROM customers;
 CREATE VIEW order_lines WITH (security_invoker) AS
 	SELECT o.id, o.tenant_id, o.label, o.price, c.email, c.age
 	FROM orders o LEFT JOIN customers c ON c.id = o.customer_id;
+CREATE VIEW guarded WITH (security_barrier) AS
+	SELECT id, tenant_id, email, age, ref, amount FROM customers WHERE amount >= 0;
 CREATE FUNCTION emails_of(t text) RETURNS TABLE (id bigint, email text)
 	LANGUAGE sql STABLE AS
 	'SELECT id, email FROM customers WHERE tenant_id = t';
@@ -127,5 +148,5 @@ BEGIN
 END $$;
 
 GRANT USAGE ON SCHEMA :"schema" TO app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA :"schema" TO app;
+GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA :"schema" TO app;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA :"schema" TO app;

@@ -25,9 +25,10 @@ from minimise import minimise
 from pair import Difference, Pair, Session, Statement, row_differences
 from setup import make_database, psql
 
-TABLES = ("customers", "orders", "events", "vault", "journal")
+TABLES = ("customers", "orders", "events", "vault", "notes", "journal")
 # What a statement on one table may change in others, by cascades and triggers.
-FOLLOWS = {"customers": ("customers", "orders", "journal"), "orders": ("orders", "journal")}
+FOLLOWS = {"customers": ("customers", "orders", "journal"), "orders": ("orders", "journal"),
+           "guarded": ("customers", "orders", "journal"), "notes": ("notes", "journal")}
 ORDER = {"journal": "op, was, now", "events": "id, kind"}
 PATIENCE = 30
 
@@ -54,7 +55,7 @@ class Fuzzer:
         for tenant in (1, 2, 3):
             self.pair.run(Statement(f"SET app.tenant = '{tenant}'"))
             for _ in range(4):
-                for table in ("orders", "events", "vault"):
+                for table in ("orders", "events", "vault", "notes"):
                     self.step(Statement(self.cases.insert(table)[0]), 0)
         for table in TABLES:
             self.check(table, 0)
@@ -164,7 +165,7 @@ def carriers_stored(conninfo="dbname=twin user=postgres"):
     session.must("SET envelope.stored_form = on")
     total = 0
     for table, columns in (("customers", "email,ssn,note,age,visits,doc,zip"), ("orders", "label,price,paid"),
-                           ("events", "who,payload"), ("vault", "secret")):
+                           ("events", "who,payload"), ("vault", "secret"), ("notes", "body")):
         (count,), = session.must(f"SELECT count(*) FROM {table} WHERE num_nonnulls({columns}) > 0")
         total += int(count)
     return total
