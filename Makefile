@@ -103,6 +103,7 @@ OBJS = \
 	src/tables/term.o \
 	src/tables/term_index.o \
 	src/tables/term_index_live.o \
+	src/tables/term_leak.o \
 	src/tables/trigger_call.o \
 	src/tables/triggers.o \
 	src/tables/utility.o \

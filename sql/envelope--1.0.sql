@@ -477,9 +477,9 @@ CREATE FUNCTION envelope.seal_guard() RETURNS trigger
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'envelope_seal_guard';
 COMMENT ON FUNCTION envelope.seal_guard() IS 'trigger for a column that the application seals: refuses what is sealed under a key about to be destroyed; argument: the column';
 
-CREATE FUNCTION @extschema@.envelope_protect(rel regclass, tenant_column name, columns name[], searchable name[] DEFAULT '{}') RETURNS void
+CREATE FUNCTION @extschema@.envelope_protect(rel regclass, tenant_column name, columns name[], searchable name[] DEFAULT '{}', force boolean DEFAULT false) RETURNS void
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'envelope_protect';
-COMMENT ON FUNCTION @extschema@.envelope_protect(regclass, name, name[], name[]) IS 'protect columns of a table: what they hold is sealed for the tenant that the tenant column names';
+COMMENT ON FUNCTION @extschema@.envelope_protect(regclass, name, name[], name[], boolean) IS 'protect columns of a table: what they hold is sealed for the tenant that the tenant column names; force: make searchable even what has few values';
 
 CREATE FUNCTION envelope.open(tenant text, sealed bytea, context text, type anyelement) RETURNS anyelement
 	LANGUAGE c IMMUTABLE PARALLEL SAFE COST 100 AS 'MODULE_PATHNAME', 'envelope_open_for_text';
@@ -542,9 +542,9 @@ CREATE FUNCTION envelope.recheck(clause boolean) RETURNS boolean
 	AS 'MODULE_PATHNAME', 'envelope_recheck';
 COMMENT ON FUNCTION envelope.recheck(boolean) IS 'what it is given: a condition that a search by terms leaves to be checked; statements on protected tables call it';
 
-CREATE PROCEDURE @extschema@.envelope_protect_live(rel regclass, tenant_column name, columns name[], searchable name[] DEFAULT '{}', batch_size integer DEFAULT 1000)
+CREATE PROCEDURE @extschema@.envelope_protect_live(rel regclass, tenant_column name, columns name[], searchable name[] DEFAULT '{}', batch_size integer DEFAULT 1000, force boolean DEFAULT false)
 	LANGUAGE c AS 'MODULE_PATHNAME', 'envelope_protect_live';
-COMMENT ON PROCEDURE @extschema@.envelope_protect_live(regclass, name, name[], name[], integer) IS 'protect columns of a table while it is in use; goes on where it was interrupted';
+COMMENT ON PROCEDURE @extschema@.envelope_protect_live(regclass, name, name[], name[], integer, boolean) IS 'protect columns of a table while it is in use; goes on where it was interrupted';
 
 CREATE FUNCTION @extschema@.envelope_unprotect(rel regclass) RETURNS void
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'envelope_unprotect';
@@ -919,11 +919,11 @@ BEGIN ATOMIC
 		('admin', 'EXECUTE', 'FUNCTION envelope.seal()'),
 		('admin', 'EXECUTE', 'FUNCTION envelope.call_trigger()'),
 		('admin', 'EXECUTE', 'FUNCTION envelope.seal_guard()'),
-		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_protect(regclass, name, name[], name[])'),
+		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_protect(regclass, name, name[], name[], boolean)'),
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_register_column(regclass, name, name, text, text)'),
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_unregister_column(regclass, name)'),
 		('admin', 'EXECUTE', 'FUNCTION @extschema@.envelope_unprotect(regclass)'),
-		('admin', 'EXECUTE', 'PROCEDURE @extschema@.envelope_protect_live(regclass, name, name[], name[], integer)'),
+		('admin', 'EXECUTE', 'PROCEDURE @extschema@.envelope_protect_live(regclass, name, name[], name[], integer, boolean)'),
 		('admin', 'EXECUTE', 'PROCEDURE @extschema@.envelope_destroy_retired_keys(text)'),
 		('admin', 'EXECUTE', 'PROCEDURE @extschema@.envelope_destroy_retired_keys(bigint)'),
 		('admin', 'EXECUTE', 'PROCEDURE @extschema@.envelope_destroy_retired_keys(uuid)'),
@@ -1119,6 +1119,37 @@ BEGIN ATOMIC
 	SELECT 'warning', 'table ' || c.relation, 'searchable column ' || quote_ident(c.column_name) || ' has no valid index',
 		'create an index on (' || quote_ident(c.tenant_column) || ', ' || quote_ident(c.column_name) || ')'
 	FROM envelope.protected_columns c WHERE c.searchable AND NOT c.indexed
+	UNION ALL
+	SELECT 'notice', 'table ' || c.relation,
+		'the terms of searchable column ' || quote_ident(c.column_name) || ' tell its few values apart',
+		'protect it without making it searchable, unless it has to be looked up'
+	FROM envelope.protected_columns c
+	JOIN pg_attribute a ON a.attrelid = c.relation AND a.attname = c.column_name
+	JOIN pg_type t ON t.oid = a.atttypid
+	LEFT JOIN pg_type d ON d.oid = t.typbasetype AND t.typtype = 'd'
+	WHERE c.searchable
+		AND (COALESCE(d.typtype, t.typtype) = 'e' OR COALESCE(d.oid, t.oid) = 'pg_catalog.bool'::regtype)
+	UNION ALL
+	SELECT 'notice', 'table ' || c.relation,
+		'the terms of searchable column ' || quote_ident(c.column_name) || ' give values away: of a tenant there are about '
+			|| round(v.n_values) || ', one of them in ' || round((100 * v.most)::numeric, 1) || ' % of its rows',
+		'protect it without making it searchable, unless it has to be looked up'
+	FROM envelope.list_protected_columns() c
+	JOIN pg_class r ON r.oid = c.relation
+	CROSS JOIN LATERAL (
+		SELECT GREATEST(1, CASE WHEN t.n_distinct < 0 THEN -t.n_distinct * r.reltuples ELSE t.n_distinct END) AS n_tenants,
+			COALESCE(t.most_common_freqs[1], 1 / GREATEST(1, CASE WHEN t.n_distinct < 0 THEN -t.n_distinct * r.reltuples ELSE t.n_distinct END)) AS share,
+			CASE WHEN s.n_distinct < 0 THEN -s.n_distinct * r.reltuples ELSE s.n_distinct END AS n_terms,
+			COALESCE(s.most_common_freqs[1], 0) AS frequency
+		FROM pg_stats s
+		JOIN pg_stats t ON t.schemaname = s.schemaname AND t.tablename = s.tablename
+			AND t.inherited = s.inherited AND t.attname = c.tenant_column
+		JOIN pg_namespace n ON n.oid = r.relnamespace
+		WHERE s.schemaname = n.nspname AND s.tablename = r.relname AND s.attname = c.term_column
+			AND s.inherited = (r.relkind = 'p')) f
+	CROSS JOIN LATERAL (SELECT f.n_terms / f.n_tenants AS n_values, LEAST(1, f.frequency / f.share) AS most) v
+	WHERE r.reltuples / f.n_tenants >= 100 AND f.n_terms > 0
+		AND (v.n_values < 100 AND f.n_terms * 10 <= r.reltuples OR v.most >= 0.05)
 	UNION ALL
 	SELECT DISTINCT 'notice', 'table ' || c.relation, 'it is being protected live',
 		'CALL envelope_protect_live again to finish it, or envelope_unprotect to go back'

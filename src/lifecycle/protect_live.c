@@ -751,14 +751,14 @@ protect_live(LiveCall * call)
 
 /*
  * CALL envelope_protect_live(rel regclass, tenant_column name, columns name[],
- * searchable name[], batch_size integer)
+ * searchable name[], batch_size integer, force boolean)
  */
 Datum
 envelope_protect_live(PG_FUNCTION_ARGS)
 {
 	LiveCall	call = {fcinfo};
 
-	for (int i = 0; i < 5; i++)
+	for (int i = 0; i < PG_NARGS(); i++)
 	{
 		if (PG_ARGISNULL(i))
 			ereport(ERROR,

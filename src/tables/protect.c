@@ -328,10 +328,14 @@ plan_new_columns(ProtectPlan *plan, Relation rel, char *tenant, List *names,
 		plan_new_column(plan, rel, lfirst(cell), is_among(lfirst(cell), searchable));
 }
 
-/* Add the columns that a call of a function with these arguments names. */
+/*
+ * Add the columns that a call of a function with these arguments names; the last
+ * one is whether to force it.
+ */
 void
 protect_plan_call(FunctionCallInfo fcinfo, ProtectPlan *plan, Relation rel)
 {
+	plan->forced = PG_GETARG_BOOL(PG_NARGS() - 1);
 	plan_new_columns(plan, rel, pstrdup(NameStr(*PG_GETARG_NAME(1))),
 					 names_of(fcinfo, 2), names_of(fcinfo, 3));
 }
@@ -358,7 +362,7 @@ protect_plan_clear(ProtectPlan *plan)
 
 /*
  * envelope_protect(rel regclass, tenant_column name, columns name[],
- * searchable name[])
+ * searchable name[], force boolean)
  */
 Datum
 envelope_protect(PG_FUNCTION_ARGS)
@@ -396,6 +400,7 @@ envelope_protect(PG_FUNCTION_ARGS)
 	alter_add_checks(plan, true);
 	term_index_make(plan, indexes, false);
 	triggers_wrap(plan);
+	term_leak_warn(plan);
 	protect_end(&scope);
 	PG_RETURN_VOID();
 }

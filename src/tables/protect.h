@@ -43,6 +43,7 @@ typedef struct ProtectPlan
 	char	   *tenant;
 	bool		is_protected;	/* it has the trigger */
 	bool		live;			/* carriers may still hold values */
+	bool		forced;			/* what terms give away is accepted */
 	List	   *words;			/* at the end of the trigger's arguments */
 	List	   *relids;			/* itself and its partitions */
 	List	   *columns;		/* of ProtectColumn */
@@ -126,6 +127,10 @@ extern bool term_index_live_ready(const ProtectPlan *plan);
 extern void term_index_live_drop_invalid(const ProtectPlan *plan);
 extern IndexStmt *term_index_live_statement(const ProtectPlan *plan, const LiveIndex * index);
 extern void term_index_live_swap(const ProtectPlan *plan);
+
+/* term_leak.c */
+extern void term_leak_check(const ProtectPlan *plan, const ProtectColumn *column, Oid type);
+extern void term_leak_warn(const ProtectPlan *plan);
 
 /* rewrite.c */
 extern void rewrite_check(const ProtectPlan *plan);

@@ -293,17 +293,7 @@ refuse_column(const ProtectPlan *plan, Relation rel, const ProtectColumn *column
 					 errmsg("column \"%s\" of table \"%s\" cannot be searchable",
 							column->carrier, plan->name),
 					 errdetail("It cannot be found by a term: %s.", reason)));
-		if (base == BOOLOID)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("column \"%s\" of table \"%s\" cannot be searchable",
-							column->carrier, plan->name),
-					 errdetail("It has two values, and the terms of a tenant would tell which rows have which.")));
-		if (type_is_enum(base))
-			ereport(WARNING,
-					(errmsg("column \"%s\" of table \"%s\" has few values",
-							column->carrier, plan->name),
-					 errdetail("Whoever sees the terms sees which rows have equal values, and can guess from their frequency what they are.")));
+		term_leak_check(plan, column, attr->atttypid);
 	}
 }
 
