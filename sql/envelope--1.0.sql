@@ -1159,6 +1159,18 @@ BEGIN ATOMIC
 		'rewrite it: VACUUM FULL ' || c.relation || ', or pg_repack'
 	FROM envelope.list_protected_columns() c WHERE c.old_files
 	UNION ALL
+	SELECT DISTINCT 'warning', 'table ' || t.tgrelid::regclass,
+		'the file of ' || c.oid::regclass || ' may hold samples of its columns in plaintext',
+		'VACUUM FULL ' || c.oid::regclass || ' when no older transaction runs'
+	FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+	JOIN pg_namespace n ON n.oid = p.pronamespace
+	CROSS JOIN LATERAL regexp_matches(encode(t.tgargs, 'escape'), '\\000statistics\\000([0-9.]+)(?=\\000)', 'g') f
+	JOIN pg_class c ON c.oid IN ('pg_statistic'::regclass, 'pg_statistic_ext_data'::regclass)
+	JOIN pg_database d ON d.datname = current_database()
+	JOIN pg_control_system() s ON concat_ws('.', s.system_identifier, d.oid, c.relfilenode) = f[1]
+	WHERE n.nspname = 'envelope' AND p.proname = 'seal'
+		AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = t.tgrelid)
+	UNION ALL
 	SELECT DISTINCT 'warning', 'materialized view ' || v.oid::regclass,
 		'it holds column ' || quote_ident(c.column_name) || ' of table ' || c.relation || ' in plaintext',
 		'a view does not store what it shows'

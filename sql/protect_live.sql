@@ -175,7 +175,7 @@ SELECT roughly(stored_rows());
 SELECT n, try(statement) FROM statements ORDER BY n;
 ROLLBACK;
 SELECT * FROM envelope.protect_progress;
-SELECT regexp_replace(definition, '''[0-9]+''', 'N') FROM definition() WHERE name LIKE 'zzz%';
+SELECT regexp_replace(definition, '''[0-9.]+''', 'N', 'g') FROM definition() WHERE name LIKE 'zzz%';
 SELECT conname, pg_get_constraintdef(oid), convalidated FROM pg_constraint WHERE conrelid = 'members'::regclass AND contype = 'c' ORDER BY conname COLLATE "C";
 SELECT attname, attnotnull FROM pg_attribute WHERE attrelid = 'members'::regclass AND attname ~ 'email' ORDER BY attnum;
 SELECT attname FROM pg_stats WHERE tablename = 'members' ORDER BY 1;

@@ -213,7 +213,7 @@ SELECT envelope_resume_tenant('newcomer');
 -- Columns of other types.
 CREATE TYPE mood AS ENUM ('happy', 'sad');
 CREATE TABLE typed (id integer PRIMARY KEY, tenant bigint, n integer, d date, u uuid, m mood, b bytea, ts timestamptz, i inet);
-SELECT envelope_protect('typed', 'tenant', '{n,d,u,m,b,ts,i}', '{n,d,u,m,b,ts,i}');
+SELECT envelope_protect('typed', 'tenant', '{n,d,u,m,b,ts,i}', '{n,d,u,m,b,ts,i}', force => true);
 INSERT INTO typed VALUES (1, 42, 7, '2001-02-03', '00000000-0000-0000-0000-00000000002a', 'sad', '\x00ff', '2001-02-03 04:05:06+00', '10.0.0.1');
 SET datestyle = 'SQL, DMY';
 SET timezone = 'America/New_York';

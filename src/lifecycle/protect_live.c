@@ -293,7 +293,7 @@ keep_clear(ProtectPlan *plan)
 {
 	ListCell   *cell;
 
-	plan->words = list_make1(SEAL_ARG_LIVE);
+	plan->words = lcons(SEAL_ARG_LIVE, rewrite_statistics_words(plan));
 	foreach(cell, plan->columns)
 	{
 		ProtectColumn *column = lfirst(cell);
@@ -314,7 +314,7 @@ start_sealing(ProtectPlan *plan)
 {
 	ListCell   *cell;
 
-	plan->words = list_make1(SEAL_ARG_LIVE);
+	plan->words = lcons(SEAL_ARG_LIVE, rewrite_statistics_words(plan));
 	foreach(cell, plan->columns)
 	{
 		ProtectColumn *column = lfirst(cell);
@@ -691,6 +691,22 @@ file_words(const ProtectPlan *plan)
 	return words;
 }
 
+/* Tell what the terms of the table give away; they are all there now. */
+static void
+warn_of_terms(LiveCall * call)
+{
+	ProtectPlan *plan = plan_again(call, AccessShareLock);
+	ListCell   *cell;
+	OwnerScope	scope;
+
+	foreach(cell, plan->columns)
+		((ProtectColumn *) lfirst(cell))->is_new = true;
+	protect_begin(plan, &scope);
+	term_leak_warn(plan);
+	protect_end(&scope);
+	steps_commit();
+}
+
 /* Step 9 */
 static void
 finish_table(LiveCall * call)
@@ -699,9 +715,11 @@ finish_table(LiveCall * call)
 	ListCell   *cell;
 	ListCell   *lc;
 	OwnerScope	scope;
+	List	   *statistics;
 
 	lock_table(call);
 	plan = plan_again(call, AccessExclusiveLock);
+	statistics = rewrite_statistics_words(plan);
 	protect_begin(plan, &scope);
 	alter_set_not_null(plan, false);
 	foreach(cell, plan->columns)
@@ -713,7 +731,7 @@ finish_table(LiveCall * call)
 			RemoveStatistics(lfirst_oid(lc), get_attnum(lfirst_oid(lc), column->carrier));
 	}
 	plan->live = false;
-	plan->words = file_words(plan);
+	plan->words = list_concat(file_words(plan), statistics);
 	alter_make_trigger(plan);
 	protect_end(&scope);
 	protect_progress_end(call->relid);
@@ -745,6 +763,7 @@ protect_live(LiveCall * call)
 	enter_phase(call, "wait");
 	steps_await_transactions(tell_waiting, call);
 	validate(call);
+	warn_of_terms(call);
 	finish_table(call);
 	steps_unlock_protection(call->relid);
 }

@@ -382,7 +382,7 @@ envelope_protect(PG_FUNCTION_ARGS)
 				 errmsg("table \"%s\" is being protected live", plan->name),
 				 errhint("CALL envelope_protect_live again to finish it, or envelope_unprotect to go back.")));
 	protect_plan_call(fcinfo, plan, rel);
-	plan->words = NIL;			/* it gets new files */
+	plan->words = rewrite_statistics_words(plan);	/* its own files are new */
 	relation_close(rel, NoLock);
 
 	protect_allow_triggers(plan->owner);

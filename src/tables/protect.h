@@ -135,5 +135,6 @@ extern void term_leak_warn(const ProtectPlan *plan);
 /* rewrite.c */
 extern void rewrite_check(const ProtectPlan *plan);
 extern void rewrite_table(const ProtectPlan *plan, bool back);
+extern List *rewrite_statistics_words(const ProtectPlan *plan);
 
 #endif							/* ENVELOPE_PROTECT_H */

@@ -254,6 +254,8 @@ read_words(Relation rel, Protection *protection)
 				protection->old_file = true;
 			next++;
 		}
+		else if (strcmp(word, SEAL_ARG_STATISTICS) == 0)
+			next++;				/* doctor reads it */
 		else if (strcmp(word, SEAL_ARG_NOT_NULL) == 0)
 		{
 			named_column(rel, protection, operand)->not_null = true;

@@ -39,6 +39,9 @@
 #define SEAL_ARG_NOT_NULL		"not_null"	/* meanwhile: carrier, constraint
 											 * or '' */
 #define SEAL_ARG_FILE			"file"	/* it was switched live in this file */
+#define SEAL_ARG_STATISTICS		"statistics"	/* samples of it were in this
+												 * file: server, database,
+												 * file of a catalog */
 
 /* A protected column */
 typedef struct ProtectedColumn

@@ -63,7 +63,14 @@ for my $view ('pg_stats', 'pg_stats_ext')
 	is(found_in($search, $server->safe_psql('postgres', "COPY (SELECT * FROM $view) TO STDOUT")), '', "once it is protected, nothing is in $view");
 }
 # The rows of statistics that are gone are bytes until their space is.
-$server->safe_psql('postgres', "VACUUM FULL $_") for 'pg_statistic', 'pg_statistic_ext_data';
+isnt(in_files(), '', 'the files of catalogs may still hold samples');
+my $stale = q{SELECT count(*) FROM envelope_doctor() WHERE subject = 'table public.customers' AND finding LIKE 'the file of pg_statistic%'};
+for my $catalog ('pg_statistic', 'pg_statistic_ext_data')
+{
+	is($server->safe_psql('postgres', $stale), $catalog eq 'pg_statistic' ? 2 : 1, "doctor asks for VACUUM FULL $catalog");
+	$server->safe_psql('postgres', "VACUUM FULL $catalog");
+}
+is($server->safe_psql('postgres', $stale), 0, 'and no more once that is done');
 is(in_files(), '', 'nothing is in the files, TOAST and statistics included');
 my $since = next_segment();
 
