@@ -181,18 +181,18 @@ class Pair:
     def wait(self, statement):
         return self.compare(statement, self.plain.wait(), self.sealed.wait())
 
-    def blocked(self, watcher):
-        """Do both wait for a lock?  watcher is another Session."""
-        pids = f"{self.plain.conn.backend_pid}, {self.sealed.conn.backend_pid}"
-        (count,), = watcher.must(
-            f"SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted AND pid IN ({pids})")
-        return count == b"2"
-
-    def answered(self):
-        """Have both answered what they were told to start?"""
-        for session in (self.plain, self.sealed):
+    def settled(self, watcher):
+        """Of each session, whether it has answered what it was told to start
+        (True), waits for a lock (False), or neither yet (None).  watcher is another
+        Session."""
+        sessions = (self.plain, self.sealed)
+        blocked = {pid for (pid,) in watcher.must(
+            "SELECT DISTINCT pid FROM pg_locks WHERE NOT granted AND pid IN"
+            f" ({', '.join(str(s.conn.backend_pid) for s in sessions)})")}
+        for session in sessions:
             session.conn.consume_input()
-        return not self.plain.conn.is_busy() and not self.sealed.conn.is_busy()
+        return tuple(True if not s.conn.is_busy() else False if str(s.conn.backend_pid).encode() in blocked else None
+                     for s in sessions)
 
     def compare(self, statement, plain, sealed):
         if plain.comparable(statement.ordered, self.numbered) != sealed.comparable(statement.ordered, self.numbered):
