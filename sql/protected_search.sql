@@ -232,3 +232,23 @@ RESET datestyle;
 RESET timezone;
 DROP TABLE typed;
 DROP DOMAIN tenant_id;
+
+-- A tenant column that is taken for another type is compared as that type does:
+-- nothing then tells whose term to look for.
+RESET search_path;
+SET client_min_messages = error;
+CREATE TABLE numbered (id integer, tenant_id integer, email text);
+CREATE TABLE named (id integer, tenant_id varchar, email text);
+INSERT INTO numbered VALUES (1, 42, 'a'), (2, 42, 'b');
+INSERT INTO named VALUES (1, 't1', 'a'), (2, 't2', 'b');
+SELECT envelope_protect('numbered', 'tenant_id', '{email}', '{email}'), envelope_protect('named', 'tenant_id', '{email}', '{email}');
+CREATE TABLE others (o oid, c char(5), m text);
+INSERT INTO others VALUES (42, 't1', 'a');
+SELECT n.id FROM numbered n JOIN others ON n.tenant_id = o AND n.email = m;
+SELECT id FROM numbered WHERE tenant_id::oid = 42::oid AND email = 'b';
+SELECT id FROM numbered WHERE tenant_id::oid = ANY ('{42}'::oid[]) AND email = 'b';
+SELECT n.id FROM named n JOIN others ON n.tenant_id = c AND n.email = m;
+SELECT id FROM named WHERE tenant_id = 't1 '::char(5) AND email = 'a';
+DELETE FROM named USING others WHERE named.tenant_id = c AND email = m RETURNING id;
+DROP TABLE numbered, named, others;
+RESET client_min_messages;

@@ -182,6 +182,25 @@ search_is_constant(const Node *node)
 	return !depends_on_row(node) && !contain_volatile_functions(unconstify(Node *, node));
 }
 
+/*
+ * Does a condition compare tenant ids as the module does?  A column can also be
+ * taken for one of another type, whose equality is another: as an oid, or as
+ * char(n) or citext.
+ */
+static bool
+is_of_tenants(const Node *condition)
+{
+	Oid			left;
+	Oid			right;
+
+	op_input_types(IsA(condition, ScalarArrayOpExpr) ?
+				   ((const ScalarArrayOpExpr *) condition)->opno :
+				   ((const OpExpr *) condition)->opno, &left, &right);
+	return (left == TEXTOID && right == TEXTOID) ||
+		(left == UUIDOID && right == UUIDOID) ||
+		(search_is_integer(left) && search_is_integer(right));
+}
+
 /* Is an expression this column of this table? */
 static bool
 is_column(Query *query, const Node *node, const FoundColumn *column)
@@ -213,7 +232,8 @@ constant_among(Query *query, List *conditions, const FoundColumn *column)
 		{
 			Node	   *value = list_nth(sides, 1 - i);
 
-			if (is_column(query, list_nth(sides, i), column) &&
+			if (is_of_tenants(condition) &&
+				is_column(query, list_nth(sides, i), column) &&
 				search_is_constant(value))
 				return is_array ? value : search_strip_relabel(value);
 		}
@@ -295,7 +315,8 @@ follow_tenant(const Scope *scope, List *equalities, const Var *column,
 
 		for (int i = 0; i < 2; i++)
 		{
-			if (is_column(query, list_nth(equality->args, i), tenant))
+			if (is_of_tenants((Node *) equality) &&
+				is_column(query, list_nth(equality->args, i), tenant))
 				reached = list_append_unique(reached,
 											 search_strip_relabel(list_nth(equality->args, 1 - i)));
 		}
@@ -318,7 +339,8 @@ follow_tenant(const Scope *scope, List *equalities, const Var *column,
 			return always;
 		foreach(cell, equalities)
 		{
-			Node	   *value = search_other_side(lfirst(cell), node);
+			Node	   *value = is_of_tenants(lfirst(cell)) ?
+				search_other_side(lfirst(cell), node) : NULL;
 
 			if (value)
 				reached = list_append_unique(reached, value);
