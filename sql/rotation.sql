@@ -119,6 +119,42 @@ DROP FUNCTION nothing();
 REVOKE CREATE ON SCHEMA public FROM regress_docs_owner;
 DROP ROLE regress_docs_owner;
 
+-- Triggers that fire all the same and keep what was there: named, and not tried
+-- for ever.
+CREATE FUNCTION keep_body() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF OLD.id = 2 THEN
+		RETURN NULL;
+	END IF;
+	NEW.body := CASE OLD.id WHEN 1 THEN OLD.body ELSE NEW.body END;
+	RETURN NEW;
+END $$;
+CREATE TRIGGER kept BEFORE UPDATE ON rdocs FOR EACH ROW EXECUTE FUNCTION keep_body();
+ALTER TABLE rdocs ENABLE ALWAYS TRIGGER kept;
+\set VERBOSITY terse
+CALL envelope_rotate_tenant('rot', 100);
+SELECT outcome($$SELECT rotate_tenant_dek('rot')$$) AS in_function;
+\set VERBOSITY default
+DROP TRIGGER kept ON rdocs;
+DROP FUNCTION keep_body();
+CALL envelope_rotate_tenant('rot', 1);
+SELECT key_state, "values" FROM envelope_verify_tenant('rot') WHERE table_name = 'public.rdocs';
+
+-- What a function in PL/pgSQL throws ends a job of maintenance, and not the rest.
+CREATE FUNCTION thrower() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'not today'; END$$;
+CREATE TRIGGER thrower BEFORE UPDATE ON rdocs FOR EACH ROW EXECUTE FUNCTION thrower();
+ALTER TABLE rdocs ENABLE ALWAYS TRIGGER thrower;
+SELECT envelope_set_rotation_interval('rot', '1 millisecond');
+\set VERBOSITY terse
+CALL envelope_run_maintenance();
+\set VERBOSITY default
+SELECT phase, error FROM envelope.rotations WHERE tenant_id = 'rot' ORDER BY rotation_id DESC LIMIT 1;
+DROP TRIGGER thrower ON rdocs;
+DROP FUNCTION thrower();
+SELECT envelope_set_rotation_interval('rot', NULL);
+CALL envelope_run_maintenance();
+SELECT phase, error FROM envelope.rotations WHERE tenant_id = 'rot' ORDER BY rotation_id DESC LIMIT 1;
+
 -- Suspended and destroyed tenants are not rotated.
 SELECT envelope_suspend_tenant('t2');
 CALL envelope_rotate_tenant('t2');

@@ -34,12 +34,6 @@
 
 #define MAX_PARAMS 8
 
-/*
- * How many store_begin are open in a procedure that commits on the way and
- * catches errors.  Elsewhere it means nothing.
- */
-static int	depth = 0;
-
 static Oid
 owner_of(Oid relid)
 {
@@ -73,7 +67,6 @@ store_begin_as(OwnerScope *scope, Oid owner, int sec_flags)
 {
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
-	depth++;
 	GetUserIdAndSecContext(&scope->user, &scope->sec_context);
 	SetUserIdAndSecContext(owner, scope->sec_context | sec_flags);
 	scope->guc_level = NewGUCNestLevel();
@@ -95,24 +88,8 @@ store_end(OwnerScope *scope)
 {
 	AtEOXact_GUC(false, scope->guc_level);
 	SetUserIdAndSecContext(scope->user, scope->sec_context);
-	depth--;
 	if (SPI_finish() != SPI_OK_FINISH)
 		elog(ERROR, "could not finish with SPI");
-}
-
-/* What was open belongs to transactions that are over. */
-void
-store_forget(void)
-{
-	depth = 0;
-}
-
-/* Leave what an error that was caught has left open. */
-void
-store_unwind(void)
-{
-	for (; depth > 0; depth--)
-		(void) SPI_finish();
 }
 
 /*

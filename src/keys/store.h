@@ -42,8 +42,6 @@ typedef struct NewKey
 extern void store_begin(OwnerScope *scope);
 extern void store_begin_as(OwnerScope *scope, Oid owner, int sec_flags);
 extern void store_end(OwnerScope *scope);
-extern void store_forget(void);
-extern void store_unwind(void);
 extern void store_lock_privileges(void);
 extern uint64 store_execute(const char *statement, int nparams,
 							const StoreParam *params);

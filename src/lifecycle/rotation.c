@@ -437,25 +437,35 @@ scan_tables(Pass * pass)
 	return pass->sweep->hits == 0;
 }
 
-/* Give up, with all that could be done done: some values do not open. */
+/* Give up, with all that could be done done: some values stay as they were. */
 pg_noreturn static void
-report_unreadable(const Pass * pass)
+report_trouble(const Pass * pass)
 {
 	HASH_SEQ_STATUS status;
 	SweepKey   *key;
-	int64		nvalues = 0;
-	const char *where = NULL;
+	int64		nunreadable = 0;
+	int64		nkept = 0;
+	const char *unreadable = NULL;
+	const char *kept = NULL;
 
 	hash_seq_init(&status, pass->sweep->keys);
 	while ((key = hash_seq_search(&status)) != NULL)
 	{
-		nvalues += key->unreadable;
-		where = key->unreadable_where ? key->unreadable_where : where;
+		nunreadable += key->unreadable;
+		unreadable = key->unreadable_where ? key->unreadable_where : unreadable;
+		nkept += key->kept;
+		kept = key->kept_where ? key->kept_where : kept;
 	}
+	if (nunreadable == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+				 errmsg(INT64_FORMAT " values under retired keys were kept by a trigger", nkept),
+				 errdetail("The first is in %s.", kept),
+				 errhint("All others are re-encrypted.  Disable the trigger, which is ENABLE ALWAYS or REPLICA, and call again.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_ENVELOPE_CORRUPT),
-			 errmsg(INT64_FORMAT " values under retired keys cannot be opened", nvalues),
-			 errdetail("The first is in %s.", where),
+			 errmsg(INT64_FORMAT " values under retired keys cannot be opened", nunreadable),
+			 errdetail("The first is in %s.", unreadable),
 			 errhint("All others are re-encrypted.  Mend or delete these, or check the context that the column was registered with, and call again.")));
 }
 
@@ -482,6 +492,9 @@ take_out_tenant(Pass * pass, const Rotation * rotation)
 		else if (key->unreadable > 0)
 			why = psprintf(INT64_FORMAT " values under retired keys cannot be opened, the first in %s",
 						   key->unreadable, key->unreadable_where);
+		else if (key->kept > 0)
+			why = psprintf(INT64_FORMAT " values under retired keys were kept by a trigger, the first in %s",
+						   key->kept, key->kept_where);
 	}
 	if (why == NULL)
 		return NULL;
@@ -684,7 +697,7 @@ rotation_of_tenants(char **tenants, int ntenants, const RotationPace * pace,
 		if (pass.sweep->ntrouble > 0)
 		{
 			if (trouble == TROUBLE_THROW)
-				report_unreadable(&pass);
+				report_trouble(&pass);
 			leave_out_trouble(&pass);
 			if (pass.nrotations == 0)
 				return 0;
@@ -748,7 +761,7 @@ rotation_in_transaction(const char *tenant, bool reencrypt)
 	for (int i = 0; i < ntables; i++)
 		sweep_whole(pass.sweep, &tables[i]);
 	if (pass.sweep->ntrouble > 0)
-		report_unreadable(&pass);
+		report_trouble(&pass);
 
 	store_begin(&scope);
 	{

@@ -39,6 +39,7 @@
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
+#include "tcop/pquery.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
@@ -77,7 +78,6 @@ steps_begin(FunctionCallInfo fcinfo, const char *what)
 
 	if (SPI_connect_ext(SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
 		elog(ERROR, "could not connect to SPI");
-	store_forget();
 	steps_commit();
 }
 
@@ -98,6 +98,22 @@ steps_commit(void)
 }
 
 /*
+ * Leave what an error has left open, by us or by a function of the application:
+ * connections to SPI, which are all atomic but for that of steps_begin, and
+ * active snapshots, which SPI_rollback expects to be those of portals.
+ */
+static void
+unwind(void)
+{
+	while (!SPI_inside_nonatomic_context() && SPI_finish() == SPI_OK_FINISH)
+		;
+	while (ActiveSnapshotSet() &&
+		   (!PortalIsValid(ActivePortal) ||
+			GetActiveSnapshot() != ActivePortal->portalSnapshot))
+		PopActiveSnapshot();
+}
+
+/*
  * After an error has been caught: roll back, begin the next transaction, and
  * return the error, in a context that outlives transactions.  Throws it again
  * where somebody wants this session to stop.
@@ -111,10 +127,11 @@ steps_recover(MemoryContext context)
 	error = CopyErrorData();
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
 		error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN ||
-		error->sqlerrcode == ERRCODE_CRASH_SHUTDOWN)
+		error->sqlerrcode == ERRCODE_CRASH_SHUTDOWN ||
+		IsSubTransaction())
 		PG_RE_THROW();
 	FlushErrorState();
-	store_unwind();
+	unwind();
 	SPI_rollback();
 	XactIsoLevel = XACT_READ_COMMITTED;
 	return error;

@@ -23,6 +23,8 @@ typedef struct SweepKey
 	char	   *where;			/* the first place it was found in */
 	int64		unreadable;		/* values that do not open */
 	char	   *unreadable_where;	/* the first of them */
+	int64		kept;			/* values that a trigger has kept */
+	char	   *kept_where;		/* the first of them */
 	char	   *failed;			/* why the key cannot be used, or NULL */
 }			SweepKey;
 
@@ -51,7 +53,7 @@ typedef struct Sweep
 	int64		estimated;		/* rows of all tables, as far as is known */
 	int64		rows;			/* re-encrypted */
 	TransactionId skipped_for;	/* who had locked the last row left out */
-	int			ntrouble;		/* keys that failed, or have unreadable values */
+	int			ntrouble;		/* keys that failed, or have values that stay */
 	StringInfoData columns;		/* of the last scan, elements of a JSON array */
 	int64		hits;			/* of the last scan */
 }			Sweep;

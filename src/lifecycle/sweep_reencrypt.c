@@ -92,6 +92,14 @@ is_about_key(int sqlerrcode)
 		sqlerrcode == ERRCODE_ENVELOPE_SUSPENDED;
 }
 
+/* A key whose values cannot all be re-encrypted is counted once. */
+static void
+count_trouble(Rewriter * work, const SweepKey * key)
+{
+	if (key->unreadable == 0 && key->kept == 0 && key->failed == NULL)
+		work->sweep->ntrouble++;
+}
+
 /* Note that a value does not open, or that its key is of no use. */
 static void
 note_trouble(Rewriter * work, SweepKey * key, AttrNumber attnum, ItemPointer tid,
@@ -99,8 +107,7 @@ note_trouble(Rewriter * work, SweepKey * key, AttrNumber attnum, ItemPointer tid
 {
 	MemoryContext context = work->sweep->context;
 
-	if (key->unreadable == 0 && key->failed == NULL)
-		work->sweep->ntrouble++;
+	count_trouble(work, key);
 	if (error->sqlerrcode != ERRCODE_ENVELOPE_CORRUPT)
 		key->failed = MemoryContextStrdup(context, error->message);
 	else if (key->unreadable++ == 0)
@@ -147,6 +154,37 @@ try_reseal(Rewriter * work, SealedColumn * column, SweepKey * key,
 	return false;
 }
 
+/*
+ * Note which of the columns a trigger has left under the old key, or the row
+ * as it was: to do it again would not help.  True if there are any.
+ */
+static bool
+note_kept(Rewriter * work, const Bitmapset *columns)
+{
+	bool		suppressed = !ItemPointerIsValid(&work->fresh->tts_tid);
+	bool		result = false;
+	int			i = -1;
+
+	while ((i = bms_next_member(columns, i)) >= 0)
+	{
+		AttrNumber	attnum = work->sealed->columns[i].column;
+		SweepKey   *key = sweep_key_of(work->sweep,
+									   suppressed ? work->locked : work->fresh, attnum);
+
+		if (key == NULL)
+			continue;
+		count_trouble(work, key);
+		if (key->kept++ == 0)
+			key->kept_where =
+				MemoryContextStrdup(work->sweep->context,
+									sweep_place(work->result->ri_RelationDesc, attnum,
+												&work->locked->tts_tid));
+		key->rows--;
+		result = true;
+	}
+	return result;
+}
+
 /* Update a row that is locked. */
 static void
 rewrite_row(Rewriter * work)
@@ -155,7 +193,7 @@ rewrite_row(Rewriter * work)
 	TupleTableSlot *fresh = work->fresh;
 	int			natts = locked->tts_tupleDescriptor->natts;
 	MemoryContext oldcontext;
-	bool		changed = false;
+	Bitmapset  *changed = NULL;
 
 	oldcontext = MemoryContextSwitchTo(GetPerTupleMemoryContext(work->estate));
 	ExecClearTuple(fresh);
@@ -171,7 +209,7 @@ rewrite_row(Rewriter * work)
 			!try_reseal(work, column, key, locked, &fresh->tts_values[column->column - 1]))
 			continue;
 		key->rows++;
-		changed = true;
+		changed = bms_add_member(changed, i);
 	}
 	ExecStoreVirtualTuple(fresh);
 	if (changed)
@@ -179,7 +217,9 @@ rewrite_row(Rewriter * work)
 		/* What triggers keep from row to row is of the statement. */
 		MemoryContextSwitchTo(work->estate->es_query_cxt);
 		ExecSimpleRelationUpdate(work->result, work->estate, &work->epqstate, locked, fresh);
-		work->sweep->rows++;
+		MemoryContextSwitchTo(GetPerTupleMemoryContext(work->estate));
+		if (!note_kept(work, changed))
+			work->sweep->rows++;
 	}
 	MemoryContextSwitchTo(oldcontext);
 }
