@@ -44,14 +44,29 @@ CREATE MATERIALIZED VIEW opened AS SELECT envelope_decrypt('t1', v) AS text, env
 CREATE VIEW not_stored AS SELECT envelope_decrypt('t1', v) AS text FROM (VALUES (NULL::bytea)) s (v);
 SELECT * FROM envelope_doctor();
 ROLLBACK;
+BEGIN;
+CREATE TABLE sealed (v bytea);
+CREATE STATISTICS samples ON (envelope_decrypt('t1', v)) FROM sealed;
+SELECT * FROM envelope_doctor();
+ROLLBACK;
 
 -- Settings
 BEGIN;
 SET LOCAL log_statement = 'ddl';
+SET LOCAL log_parameter_max_length = -1;
 SELECT * FROM envelope_doctor();
 SET LOCAL log_statement = 'mod';
 SET LOCAL log_parameter_max_length_on_error = -1;
 SELECT * FROM envelope_doctor() ORDER BY subject COLLATE "C";
+SET LOCAL log_parameter_max_length = 0;
+SET LOCAL log_parameter_max_length_on_error = 0;
+SET LOCAL log_statement = 'none';
+SET LOCAL log_min_duration_statement = '1s';
+SELECT * FROM envelope_doctor();
+SET LOCAL log_min_duration_statement = -1;
+LOAD 'auto_explain';
+SET LOCAL auto_explain.log_min_duration = 0;
+SELECT * FROM envelope_doctor();
 ROLLBACK;
 
 SELECT * FROM envelope_doctor();

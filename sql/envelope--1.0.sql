@@ -1181,13 +1181,20 @@ BEGIN ATOMIC
 	JOIN pg_rewrite r ON r.oid = d.objid
 	JOIN pg_class v ON v.oid = r.ev_class AND v.relkind = 'm'
 	UNION ALL
-	SELECT 'notice', 'setting ' || s.name, 'the server log may hold plaintext of statements',
-		CASE s.name WHEN 'log_parameter_max_length' THEN 'set it to 0'
-			WHEN 'log_parameter_max_length_on_error' THEN 'set it to 0'
-			ELSE 'keep plaintext out of SQL text, by parameters, or set it to none' END
-	FROM pg_settings s
-	WHERE (s.name = 'log_statement' AND s.setting IN ('mod', 'all'))
-		OR (s.name = 'log_parameter_max_length_on_error' AND s.setting <> '0');
+	SELECT 'notice', 'setting ' || s.name, 'the server log may hold plaintext of ' || s.where_from,
+		CASE s.where_from WHEN 'parameters' THEN 'set it to 0'
+			ELSE 'keep plaintext out of SQL text, by parameters, or turn it off' END
+	FROM (
+		SELECT name, setting, CASE WHEN name LIKE 'log_parameter%' THEN 'parameters' ELSE 'statements' END AS where_from,
+			bool_or(name = 'log_statement' AND setting IN ('mod', 'all')
+				OR name LIKE 'log_min_duration%' AND setting <> '-1') OVER () AS statements_logged
+		FROM pg_settings
+		WHERE name IN ('log_statement', 'log_min_duration_statement', 'log_min_duration_sample', 'auto_explain.log_min_duration',
+			'log_parameter_max_length', 'log_parameter_max_length_on_error')) s
+	WHERE s.name = 'log_statement' AND s.setting IN ('mod', 'all')
+		OR s.name LIKE '%log_min_duration%' AND s.setting <> '-1'
+		OR s.name = 'log_parameter_max_length' AND s.setting <> '0' AND s.statements_logged
+		OR s.name = 'log_parameter_max_length_on_error' AND s.setting <> '0';
 END;
 COMMENT ON FUNCTION @extschema@.envelope_doctor() IS 'what is wrong or unwise here; no rows when all is well';
 
