@@ -140,6 +140,9 @@ EXECUTE save (70, 'gen', 'a');
 EXECUTE save (71, 'gen', 'b');
 EXECUTE save (71, NULL, NULL);
 RESET plan_cache_mode;
+-- A tool that has looked in the catalogs for what is unique names the term.
+INSERT INTO people (id, email, ssn) VALUES (72, 'gen', 'c') ON CONFLICT (tenant_id, email__term) DO UPDATE SET ssn = excluded.ssn, email = excluded.email RETURNING id, email, ssn;
+INSERT INTO people (id, email) VALUES (72, 'gen') ON CONFLICT (tenant_id, email__term) DO NOTHING;
 DELETE FROM people WHERE id >= 70;
 
 -- Rules, and views that can be written

@@ -232,6 +232,9 @@ refuse_names(Node *node, void *context)
 	}
 	if (IsA(node, TargetEntry) && list_member_ptr(names->stars, node))
 		return false;
+	/* A tool that has read in the catalogs what is unique, names the term. */
+	if (IsA(node, InferenceElem))
+		return false;
 	if (IsA(node, Var))
 	{
 		Var		   *var = (Var *) node;

@@ -442,24 +442,26 @@ complete_assignments(List *targetlist, const Protection *protection, int varno)
 	return list_concat(result, junk);
 }
 
-/* An ON CONFLICT target: a carrier is unique by its term. */
+/* An ON CONFLICT target: a carrier is unique by its term, which may be named, too. */
 static Node *
 substitute_arbiter(InferenceElem *element, QueryLevel *level)
 {
 	Var		   *var = (Var *) element->expr;
 	const Protection *protection;
 	const ProtectedColumn *column;
+	ColumnRole	role;
 	InferenceElem *result;
 
-	if (IsA(var, Var) && (protection = var_protection(level, var)) != NULL &&
-		column_role(protection, var->varattno, &column) == COLUMN_CARRIER &&
-		column->term != 0 && !column->clear)
-	{
-		result = makeNode(InferenceElem);
-		result->expr = (Node *) sibling_var(var, protection->relid, column->term);
-		return (Node *) result;
-	}
-	return expression_tree_mutator((Node *) element, substitute, level);
+	if (!IsA(var, Var) || (protection = var_protection(level, var)) == NULL)
+		return expression_tree_mutator((Node *) element, substitute, level);
+	role = column_role(protection, var->varattno, &column);
+	if (role == COLUMN_STORED)
+		return copyObject((Node *) element);
+	if (role != COLUMN_CARRIER || column->term == 0 || column->clear)
+		return expression_tree_mutator((Node *) element, substitute, level);
+	result = makeNode(InferenceElem);
+	result->expr = (Node *) sibling_var(var, protection->relid, column->term);
+	return (Node *) result;
 }
 
 static Node *
