@@ -93,7 +93,20 @@ INSERT INTO envelope.tenant_keys VALUES (1);
 DROP TABLE envelope.tenant_keys;
 CREATE TABLE envelope.keks (a int);
 ALTER TABLE envelope.keks ENABLE TRIGGER ALL;
+
+-- Nor are functions of our functions' names called by whoever reads a table.
+CREATE FUNCTION envelope.seal() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE FUNCTION envelope.open(text, bytea, text, anyelement) RETURNS anyelement LANGUAGE plpgsql AS
+	$$BEGIN RAISE EXCEPTION 'called as %', current_user; END$$;
+CREATE TABLE envelope.bait (tenant text, x text, x__sealed bytea);
+CREATE TRIGGER zzz_envelope_seal BEFORE INSERT ON envelope.bait FOR EACH ROW
+	EXECUTE FUNCTION envelope.seal('tenant', 'x', 'x__sealed', '', 'c');
+INSERT INTO envelope.bait VALUES ('t', 'plain', '\x00');
+SELECT x FROM envelope.bait;
+COPY envelope.bait TO STDOUT;
+SET client_min_messages = warning;
 DROP SCHEMA envelope CASCADE;
+RESET client_min_messages;
 
 -- Operators that somebody has planted in the extension's schema, and that fit
 -- better than PostgreSQL's, are not run by whoever makes it, nor by what runs

@@ -1100,6 +1100,12 @@ BEGIN ATOMIC
 			JOIN pg_namespace n ON n.oid = p.pronamespace
 			WHERE t.tgrelid = c.conrelid AND n.nspname = 'envelope' AND p.proname = 'seal')
 	UNION ALL
+	SELECT 'error', 'table ' || c.oid::regclass, 'trigger ' || quote_ident(t.tgname) || ' does not fit the table',
+		'call the columns again what its arguments call them'
+	FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid AND NOT c.relispartition
+	WHERE t.tgfoid = 'envelope.seal'::regproc
+		AND NOT EXISTS (SELECT FROM envelope.list_protected_columns() p WHERE p.relation = c.oid)
+	UNION ALL
 	SELECT 'error', 'table ' || t.tgrelid::regclass, 'trigger ' || t.tgname || ' is not ENABLE ALWAYS',
 		'ALTER TABLE ' || t.tgrelid::regclass || ' ENABLE ALWAYS TRIGGER ' || quote_ident(t.tgname)
 	FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid

@@ -116,7 +116,7 @@ SELECT envelope_unregister_column('rparts', 'body');
 DROP VIEW guards;
 DROP TABLE rparts;
 DROP FUNCTION nothing();
-REVOKE CREATE ON SCHEMA public FROM regress_docs_owner;
+DROP OWNED BY regress_docs_owner;
 DROP ROLE regress_docs_owner;
 
 -- Triggers that fire all the same and keep what was there: named, and not tried

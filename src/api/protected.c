@@ -78,10 +78,11 @@ envelope_list_protected_columns(PG_FUNCTION_ARGS)
 	{
 		Relation	rel = try_relation_open(lfirst_oid(cell), AccessShareLock);
 		Protection *protection;
+		const char *misfit;
 
 		if (rel == NULL)
 			continue;
-		protection = rel->rd_rel->relispartition ? NULL : protection_read(rel);
+		protection = rel->rd_rel->relispartition ? NULL : protection_try_read(rel, &misfit);
 		if (protection)
 			put_columns((ReturnSetInfo *) fcinfo->resultinfo, rel, protection,
 						has_old_files(RelationGetRelid(rel)));

@@ -61,6 +61,24 @@ refuse_live(const ProtectPlan *plan)
 }
 
 /*
+ * Does the trigger of a table fit it?  Where it does not, as after a column was
+ * renamed in a server without the module, statements pass that mend it.
+ */
+static bool
+trigger_fits(Oid relid)
+{
+	Relation	rel = RelationIdGetRelation(relid);
+	const char *misfit = NULL;
+
+	if (RelationIsValid(rel))
+	{
+		(void) protection_try_read(rel, &misfit);
+		RelationClose(rel);
+	}
+	return misfit == NULL;
+}
+
+/*
  * The plan of a protected table, and (owned) one that the current user owns;
  * NULL for any other table.  No more than looked at: what changes it takes its own lock.
  */
@@ -74,7 +92,7 @@ plan_for(RangeVar *relation, bool owned)
 	if (!OidIsValid(relid) ||
 		(get_rel_relkind(relid) != RELKIND_RELATION &&
 		 get_rel_relkind(relid) != RELKIND_PARTITIONED_TABLE) ||
-		protection_of(relid) == NULL ||
+		!trigger_fits(relid) || protection_of(relid) == NULL ||
 		(owned && !object_ownercheck(RelationRelationId, relid, GetUserId())))
 		return NULL;
 	rel = relation_open(relid, AccessShareLock);

@@ -172,7 +172,7 @@ protect_run_utility(Node *statement)
 void
 protect_allow_triggers(Oid owner)
 {
-	static const char *const functions[] = {SEAL_FUNCTION, CALL_TRIGGER_FUNCTION};
+	static const char *const functions[] = {SEAL_FUNCTION, SEAL_GUARD_FUNCTION, CALL_TRIGGER_FUNCTION};
 	Oid			schema = get_namespace_oid(ENVELOPE_SCHEMA, false);
 	const char *role = quote_identifier(GetUserNameFromId(owner, false));
 	OwnerScope	scope;

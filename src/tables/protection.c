@@ -20,11 +20,13 @@
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaddress.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
+#include "commands/extension.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -114,12 +116,9 @@ protection_sequence(void)
 	return sequence;
 }
 
-/*
- * The function of a trigger of ours; InvalidOid where the extension is not
- * installed.
- */
-Oid
-protection_function(const char *name)
+/* A function in our schema, whoever has made it */
+static Oid
+named_function(const char *name)
 {
 	Oid			schema = get_namespace_oid(ENVELOPE_SCHEMA, true);
 
@@ -132,7 +131,37 @@ protection_function(const char *name)
 						   ObjectIdGetDatum(schema));
 }
 
-/* The function of the seal trigger, as protection_function gives it, at no cost */
+/*
+ * Is this function the extension's?  In a database without the extension
+ * anybody may own a schema of our schema's name, and functions in it that
+ * whoever reads a table must not be made to call.
+ */
+static bool
+is_ours(Oid function)
+{
+	Oid			extension = get_extension_oid("envelope", true);
+
+	return OidIsValid(extension) &&
+		getExtensionOfObject(ProcedureRelationId, function) == extension;
+}
+
+/*
+ * The function of a trigger of ours; InvalidOid where the extension is not
+ * installed.
+ */
+Oid
+protection_function(const char *name)
+{
+	Oid			function = named_function(name);
+
+	return OidIsValid(function) && is_ours(function) ? function : InvalidOid;
+}
+
+/*
+ * The function of the seal trigger, as protection_function gives it, at no
+ * cost.  One that is not the extension's may yet become it, of which nothing
+ * tells: it is asked about again.
+ */
 Oid
 protection_seal_function(void)
 {
@@ -140,7 +169,12 @@ protection_seal_function(void)
 	{
 		/* An invalidation that comes in between makes it unknown again. */
 		seal_function_known = true;
-		seal_function = protection_function(SEAL_FUNCTION);
+		seal_function = named_function(SEAL_FUNCTION);
+		if (OidIsValid(seal_function) && !is_ours(seal_function))
+		{
+			seal_function_known = false;
+			seal_function = InvalidOid;
+		}
 	}
 	return seal_function;
 }
@@ -165,20 +199,12 @@ protection_trigger(Relation rel)
 	return NULL;
 }
 
-pg_noreturn static void
-report_misfit(Relation rel, const char *column)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("trigger \"%s\" does not fit table \"%s\"", SEAL_TRIGGER,
-					RelationGetRelationName(rel)),
-			 errdetail("Its arguments name column \"%s\", which does not exist or is of another type.",
-					   column)));
-}
-
-/* The number of a column that the trigger's arguments name */
+/*
+ * The number of a column that the trigger's arguments name; 0, with its name in
+ * *misfit, where there is none.
+ */
 static AttrNumber
-column_number(Relation rel, const char *name)
+column_number(Relation rel, const char *name, const char **misfit)
 {
 	TupleDesc	desc = RelationGetDescr(rel);
 
@@ -189,29 +215,33 @@ column_number(Relation rel, const char *name)
 		if (!attr->attisdropped && strcmp(NameStr(attr->attname), name) == 0)
 			return attr->attnum;
 	}
-	report_misfit(rel, name);
+	*misfit = name;
+	return 0;
 }
 
 /* The same for a sidecar or term */
 static AttrNumber
-bytea_column_number(Relation rel, const char *name)
+bytea_column_number(Relation rel, const char *name, const char **misfit)
 {
-	AttrNumber	attnum = column_number(rel, name);
+	AttrNumber	attnum = column_number(rel, name, misfit);
 
-	if (TupleDescAttr(RelationGetDescr(rel), attnum - 1)->atttypid != BYTEAOID)
-		report_misfit(rel, name);
+	if (attnum != 0 &&
+		TupleDescAttr(RelationGetDescr(rel), attnum - 1)->atttypid != BYTEAOID)
+		*misfit = name;
 	return attnum;
 }
 
 static void
-read_column(Relation rel, char **args, ProtectedColumn *column)
+read_column(Relation rel, char **args, ProtectedColumn *column, const char **misfit)
 {
 	Form_pg_attribute attr;
 
-	column->carrier = column_number(rel, args[0]);
-	column->sidecar = bytea_column_number(rel, args[1]);
-	column->term = args[2][0] ? bytea_column_number(rel, args[2]) : 0;
+	column->carrier = column_number(rel, args[0], misfit);
+	column->sidecar = bytea_column_number(rel, args[1], misfit);
+	column->term = args[2][0] ? bytea_column_number(rel, args[2], misfit) : 0;
 	column->context = pstrdup(args[3]);
+	if (*misfit)
+		return;
 	attr = TupleDescAttr(RelationGetDescr(rel), column->carrier - 1);
 	column->type = attr->atttypid;
 	column->typmod = attr->atttypmod;
@@ -220,23 +250,28 @@ read_column(Relation rel, char **args, ProtectedColumn *column)
 	column->not_null = attr->attnotnull;
 }
 
-/* The protected column that a word of the trigger's arguments names */
+/*
+ * The protected column that a word of the trigger's arguments names; any, with
+ * its name in *misfit, where there is none.
+ */
 static ProtectedColumn *
-named_column(Relation rel, Protection *protection, const char *name)
+named_column(Relation rel, Protection *protection, const char *name,
+			 const char **misfit)
 {
-	AttrNumber	carrier = column_number(rel, name);
+	AttrNumber	carrier = column_number(rel, name, misfit);
 
 	for (int i = 0; i < protection->ncolumns; i++)
 	{
 		if (protection->columns[i].carrier == carrier)
 			return &protection->columns[i];
 	}
-	report_misfit(rel, name);
+	*misfit = name;
+	return &protection->columns[0];
 }
 
 /* What the words at the end of the trigger's arguments say */
 static void
-read_words(Relation rel, Protection *protection)
+read_words(Relation rel, Protection *protection, const char **misfit)
 {
 	int			next = 0;
 
@@ -258,50 +293,72 @@ read_words(Relation rel, Protection *protection)
 			next++;				/* doctor reads it */
 		else if (strcmp(word, SEAL_ARG_NOT_NULL) == 0)
 		{
-			named_column(rel, protection, operand)->not_null = true;
+			named_column(rel, protection, operand, misfit)->not_null = true;
 			next += 2;
 		}
 		else if (strcmp(word, SEAL_ARG_CLEAR) == 0)
 		{
-			named_column(rel, protection, operand)->clear = true;
+			named_column(rel, protection, operand, misfit)->clear = true;
 			next++;
 		}
 	}
 }
 
 /*
- * How an open table is protected, palloc'd; NULL where it is not.  55000 where
- * its trigger's arguments do not fit the table.
+ * How an open table is protected, palloc'd; NULL where it is not, or (*misfit,
+ * else NULL) where its trigger's arguments name a column that does not fit.
  */
 Protection *
-protection_read(Relation rel)
+protection_try_read(Relation rel, const char **misfit)
 {
 	const Trigger *trigger = protection_trigger(rel);
 	Protection *protection;
 	int			nargs;
 	int			next = 1;
 
+	*misfit = NULL;
 	if (trigger == NULL)
 		return NULL;
 	nargs = trigger->tgnargs;
 	protection = palloc0(offsetof(Protection, columns) +
-						 (nargs / SEAL_ARGS_PER_COLUMN) * sizeof(ProtectedColumn));
+						 (1 + nargs / SEAL_ARGS_PER_COLUMN) * sizeof(ProtectedColumn));
 	protection->relid = RelationGetRelid(rel);
-	protection->tenant = column_number(rel, nargs > 0 ? trigger->tgargs[0] : "");
+	protection->tenant = column_number(rel, nargs > 0 ? trigger->tgargs[0] : "", misfit);
+	if (*misfit)
+		return NULL;
 	protection->tenant_type =
 		TupleDescAttr(RelationGetDescr(rel), protection->tenant - 1)->atttypid;
 	if (!value_is_tenant_type(protection->tenant_type))
-		report_misfit(rel, trigger->tgargs[0]);
+		*misfit = trigger->tgargs[0];
 	while (next + SEAL_ARGS_PER_COLUMN <= nargs &&
 		   strcmp(trigger->tgargs[next], SEAL_ARG_END) != 0)
 	{
 		read_column(rel, &trigger->tgargs[next],
-					&protection->columns[protection->ncolumns++]);
+					&protection->columns[protection->ncolumns++], misfit);
 		next += SEAL_ARGS_PER_COLUMN;
 	}
 	for (next++; next < nargs; next++)
 		protection->words = lappend(protection->words, pstrdup(trigger->tgargs[next]));
-	read_words(rel, protection);
+	read_words(rel, protection, misfit);
+	return *misfit ? NULL : protection;
+}
+
+/*
+ * The same; 55000 where its trigger's arguments do not fit the table.
+ */
+Protection *
+protection_read(Relation rel)
+{
+	const char *misfit;
+	Protection *protection = protection_try_read(rel, &misfit);
+
+	if (misfit)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("trigger \"%s\" does not fit table \"%s\"", SEAL_TRIGGER,
+						RelationGetRelationName(rel)),
+				 errdetail("Its arguments name column \"%s\", which does not exist or is of another type.",
+						   misfit)));
 	return protection;
 }
 

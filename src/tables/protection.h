@@ -77,6 +77,7 @@ extern uint64 protection_sequence(void);
 extern Protection *protection_of(Oid relid);
 extern bool protection_exists(Oid relid);
 extern Protection *protection_read(Relation rel);
+extern Protection *protection_try_read(Relation rel, const char **misfit);
 extern const Trigger *protection_trigger(Relation rel);
 extern List *protected_relations(void);
 extern Relation owned_relation_open(Oid relid, LOCKMODE lockmode);

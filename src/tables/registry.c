@@ -62,6 +62,7 @@
 #include "keys/encoding.h"
 #include "keys/memo.h"
 #include "keys/store.h"
+#include "tables/protect.h"
 #include "tables/protection.h"
 #include "tables/registry.h"
 
@@ -104,11 +105,11 @@ arm_var(List *arms, int n, NullTestType type)
 }
 
 /*
- * Read the column that a guard stands for out of its trigger.  Throws (55000)
- * where somebody has made the trigger by hand, and otherwise.
+ * Read the column that a guard stands for out of its trigger.  False where
+ * somebody has made the trigger by hand, and otherwise.
  */
-static void
-read_guard(Relation rel, const Trigger *trigger, SealedColumn * column)
+static bool
+try_read_guard(const Trigger *trigger, SealedColumn * column)
 {
 	BoolExpr   *when = trigger->tgqual ? stringToNode(trigger->tgqual) : NULL;
 	Var		   *value = NULL;
@@ -122,10 +123,7 @@ read_guard(Relation rel, const Trigger *trigger, SealedColumn * column)
 	}
 	if (value == NULL || tenant == NULL ||
 		trigger->tgnargs != (list_length(when->args) == 2 ? 2 : 1))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("trigger \"%s\" of relation \"%s\" was not made by envelope_register_column",
-						trigger->tgname, RelationGetRelationName(rel))));
+		return false;
 
 	column->column = value->varattno;
 	column->tenant = tenant->varattno;
@@ -137,6 +135,18 @@ read_guard(Relation rel, const Trigger *trigger, SealedColumn * column)
 		column->expression = (Node *) ((NullTest *) lthird(when->args))->arg;
 		ChangeVarNodes(column->expression, PRS2_NEW_VARNO, 1, 0);
 	}
+	return true;
+}
+
+/* The same; throws (55000) where it cannot be read. */
+static void
+read_guard(Relation rel, const Trigger *trigger, SealedColumn * column)
+{
+	if (!try_read_guard(trigger, column))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("trigger \"%s\" of relation \"%s\" was not made by envelope_register_column",
+						trigger->tgname, RelationGetRelationName(rel))));
 }
 
 /* Add the sidecars of a protected table. */
@@ -156,9 +166,21 @@ read_protected(Relation rel, const Protection *protection, SealedTable * table)
 	}
 }
 
+/* Say that what a trigger stands for is left out. */
+static void
+warn_misfit(Relation rel, const char *trigger)
+{
+	ereport(WARNING,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("trigger \"%s\" does not fit table %s", trigger, table_name(rel)),
+			 errdetail("The values that it stands for are not looked at."),
+			 errhint("See envelope_doctor().")));
+}
+
 /*
  * The columns of sealed values of a table that the caller has locked, palloc'd;
- * NULL where it has none.
+ * NULL where it has none.  A trigger that does not fit its table, which its
+ * owner can make, is left out with a WARNING: it must not hold up others.
  */
 SealedTable *
 registry_read(Relation rel)
@@ -167,10 +189,13 @@ registry_read(Relation rel)
 	TriggerDesc *triggers = rel->trigdesc;
 	Protection *protection;
 	SealedTable *table;
+	const char *misfit;
 
 	if (triggers == NULL || !OidIsValid(function))
 		return NULL;
-	protection = protection_read(rel);
+	protection = protection_try_read(rel, &misfit);
+	if (misfit)
+		warn_misfit(rel, SEAL_TRIGGER);
 	table = palloc0(offsetof(SealedTable, columns) +
 					(triggers->numtriggers + (protection ? protection->ncolumns : 0)) *
 					sizeof(SealedColumn));
@@ -179,15 +204,19 @@ registry_read(Relation rel)
 		read_protected(rel, protection, table);
 	for (int i = 0; i < triggers->numtriggers; i++)
 	{
-		if (triggers->triggers[i].tgfoid == function)
-			read_guard(rel, &triggers->triggers[i],
-					   &table->columns[table->ncolumns++]);
+		if (triggers->triggers[i].tgfoid != function)
+			continue;
+		if (try_read_guard(&triggers->triggers[i], &table->columns[table->ncolumns]))
+			table->ncolumns++;
+		else
+			warn_misfit(rel, triggers->triggers[i].tgname);
 	}
 	return table->ncolumns > 0 ? table : NULL;
 }
 
 /*
  * The tables that have storage and columns of sealed values: a list of Oid.
+ * Temporary ones are not among them: nobody can look at another session's.
  */
 List *
 registry_tables(void)
@@ -208,7 +237,8 @@ registry_tables(void)
 		Form_pg_trigger trigger = (Form_pg_trigger) GETSTRUCT(tuple);
 
 		if ((trigger->tgfoid == guard || trigger->tgfoid == seal) &&
-			get_rel_relkind(trigger->tgrelid) == RELKIND_RELATION)
+			get_rel_relkind(trigger->tgrelid) == RELKIND_RELATION &&
+			get_rel_persistence(trigger->tgrelid) != RELPERSISTENCE_TEMP)
 			relids = list_append_unique_oid(relids, trigger->tgrelid);
 	}
 	systable_endscan(scan);
@@ -595,6 +625,18 @@ insert_registration(const char *table, const char *column, const char *tenant,
 }
 
 /*
+ * Become the owner of a table until store_end.  The expression is theirs, and
+ * PostgreSQL evaluates parts of it when it parses it, such as a literal of an
+ * array of a domain: so it is never parsed as anybody else.
+ */
+static void
+owner_begin(OwnerScope *scope, Oid owner)
+{
+	store_begin_as(scope, owner,
+				   SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+}
+
+/*
  * Register a column, whose context is constant or (else NULL) an expression.
  * The caller owns the table.  Takes ShareRowExclusiveLock on it, as CREATE
  * TRIGGER does.
@@ -606,9 +648,11 @@ registry_add(Oid relid, const char *column, const char *tenant,
 	Relation	rel = owned_relation_open(relid, ShareRowExclusiveLock);
 	Node	   *node = NULL;
 	OwnerScope	scope;
+	MemoryContext context_of_caller = CurrentMemoryContext;
 	StringInfoData sql;
 	char	   *name;
 	char	   *number;
+	Oid			owner;
 
 	check_table(rel);
 	check_columns(rel, column_number(rel, column), column_number(rel, tenant));
@@ -617,15 +661,26 @@ registry_add(Oid relid, const char *column, const char *tenant,
 		node = parse_context(rel, expression);
 
 	name = table_name(rel);
+	owner = rel->rd_rel->relowner;
 	table_close(rel, NoLock);
+	protect_allow_triggers(owner);
 
-	store_begin(&scope);
 	if (node)
+	{
+		owner_begin(&scope, owner);
 		expression = deparse_expression(node, deparse_context_for("new", relid),
 										true, false);
+		expression = MemoryContextStrdup(context_of_caller, expression);
+		store_end(&scope);
+	}
+	store_begin(&scope);
 	(void) forget_lost(name, column);
-	number = insert_registration(name, column, tenant, context,
-								 node ? expression : NULL);
+	number = MemoryContextStrdup(context_of_caller,
+								 insert_registration(name, column, tenant, context,
+													 node ? expression : NULL));
+	audit_record("column.register", NULL, NULL, NO_KEY,
+				 psprintf("{\"registration\": %s}", number));
+	store_end(&scope);
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "CREATE TRIGGER " GUARD_PREFIX "%s BEFORE INSERT OR UPDATE ON %s"
@@ -638,11 +693,10 @@ registry_add(Oid relid, const char *column, const char *tenant,
 	if (context)
 		appendStringInfo(&sql, ", %s", quote_literal_cstr(context));
 	appendStringInfoChar(&sql, ')');
+	owner_begin(&scope, owner);
 	(void) store_execute(sql.data, 0, NULL);
 	(void) store_execute(psprintf("ALTER TABLE %s ENABLE ALWAYS TRIGGER " GUARD_PREFIX "%s",
 								  name, number), 0, NULL);
-	audit_record("column.register", NULL, NULL, NO_KEY,
-				 psprintf("{\"registration\": %s}", number));
 	store_end(&scope);
 }
 

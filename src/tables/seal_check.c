@@ -10,7 +10,9 @@
  * It is evaluated where something that it mentions is written.  A row that
  * comes sealed, as from a restore, was checked where it was sealed: looking at
  * it again would need a key.  Values that the row had before are opened only if
- * another column of the expression changes.
+ * another column of the expression changes.  Then the current user needs to be
+ * allowed to open them: the expression may call functions that show what they
+ * are given, and an error tells of the value, too.
  *
  *-------------------------------------------------------------------------
  */
@@ -25,6 +27,7 @@
 #include "utils/rel.h"
 
 #include "compat.h"
+#include "tables/functions.h"
 #include "tables/seal.h"
 
 /* A constraint, ready to be evaluated */
@@ -192,11 +195,10 @@ must_check(const SealCheck *check, const SealRow *row, const bool *given_nulls)
 		others = bms_del_member(others, at->carrier - FirstLowInvalidHeapAttributeNumber);
 		if (row->old_values && seal_same(row, at->sidecar))
 			continue;
-		written = true;
-		/* It came sealed. */
-		if (given_nulls[at->carrier - 1] && !row->nulls[at->sidecar - 1] &&
-			!row->tenant_moved)
-			return false;
+		if (!given_nulls[at->carrier - 1] || row->nulls[at->sidecar - 1])
+			written = true;
+		else if (!row->tenant_moved)
+			return false;		/* It came sealed. */
 	}
 	while (!written && (member = bms_next_member(others, member)) >= 0)
 	{
@@ -229,6 +231,7 @@ show_carriers(const SealCheck *check, SealRow *row, TupleTableSlot *slot,
 			slot->tts_values[carrier - 1] = given[carrier - 1];
 			continue;
 		}
+		functions_require_open();
 		label = seal_label(row, column);
 		slot->tts_values[carrier - 1] = seal_open(&label, column, row->values[sidecar - 1]);
 	}
