@@ -68,6 +68,7 @@ OBJS = \
 	src/lifecycle/privileges.o \
 	src/lifecycle/progress.o \
 	src/lifecycle/protect_live.o \
+	src/lifecycle/protect_live_rows.o \
 	src/lifecycle/rewrap.o \
 	src/lifecycle/rotation.o \
 	src/lifecycle/steps.o \

@@ -58,14 +58,14 @@ typedef struct BuildJob
 {
 	Oid			database;
 	Oid			relid;
-}			BuildJob;
+} BuildJob;
 
 /* An index to be built, in memory that outlives transactions */
 typedef struct Build
 {
 	IndexStmt  *stmt;
 	char	   *shown;
-}			Build;
+} Build;
 
 /* What the worker is at, for an error */
 static const Build *building = NULL;
@@ -177,7 +177,7 @@ find_builds(Oid relid, MemoryContext context, Oid *owner)
 
 /* CREATE INDEX CONCURRENTLY */
 static void
-build_index(Oid relid, const Build * build, Oid owner, MemoryContext context)
+build_index(Oid relid, const Build *build, Oid owner, MemoryContext context)
 {
 	IndexStmt  *stmt;
 	MemoryContext oldcontext;

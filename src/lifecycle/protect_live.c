@@ -45,22 +45,18 @@
 #include "access/xact.h"
 #include "catalog/heap.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_inherits.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
-#include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "storage/bufmgr.h"
 #include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/resowner.h"
 
 #include "compat.h"
 #include "lifecycle/index_builder.h"
+#include "lifecycle/protect_live.h"
 #include "lifecycle/steps.h"
 #include "tables/protect.h"
 #include "tables/protect_progress.h"
@@ -72,38 +68,22 @@ PG_FUNCTION_INFO_V1(envelope_protect_live);
 /* As many rows are taken to be on a page when batches are cut */
 #define ROWS_PER_PAGE	50
 
-/* How long to wait for a lock that holds up others, and between two tries */
-#define LOCK_MS			100
-#define LOCK_PAUSE_MIN_MS	100
-#define LOCK_PAUSE_MAX_MS	5000
-
-/* Between two looks at rows that others have locked */
-#define RETRY_MIN_MS	20
-#define RETRY_MAX_MS	1000
-
-/* How often to tell of progress by a NOTICE */
-#define ROWS_PER_NOTICE	100000
-
-/* Pages of a table that are to be looked at again */
-typedef struct PageRange
+/* Refuse (0A000) constraints that a row may violate that is there. */
+static void
+refuse_not_valid(const ProtectPlan *plan, Oid relid)
 {
-	Oid			relid;
-	BlockNumber from;
-	BlockNumber to;
-}			PageRange;
+	char	   *name = protect_query(psprintf("SELECT c.conname FROM pg_catalog.pg_constraint c"
+											  " WHERE c.conrelid = %u AND c.contype IN ('c', 'n') AND NOT c.convalidated"
+											  " AND COALESCE((pg_catalog.to_jsonb(c) ->> 'conenforced')::pg_catalog.bool, true)",
+											  relid));
 
-/* A call; what it points to outlives transactions */
-typedef struct LiveCall
-{
-	FunctionCallInfo fcinfo;
-	MemoryContext context;
-	MemoryContext batch_context;
-	Oid			relid;
-	int			batch_pages;
-	List	   *skipped;		/* of PageRange */
-	int64		seen;			/* rows, in this phase */
-	int64		done;
-}			LiveCall;
+	if (name)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("table \"%s\" cannot be protected live", plan->name),
+				 errdetail("Constraint \"%s\" is not valid: a row that violates it could not be updated.", name),
+				 errhint("Validate the constraint, or use envelope_protect.")));
+}
 
 /*
  * The definition of the table: can it be protected so?  Between protect_begin
@@ -118,7 +98,7 @@ check_definition(ProtectPlan *plan)
 	refuse_columns(plan);
 	term_index_live_check(plan);
 
-	/* Rows will be updated: a publication has to allow that. */
+	/* Every row will be updated: nothing may stand in the way of that. */
 	foreach(cell, plan->relids)
 	{
 		Relation	rel = table_open(lfirst_oid(cell), NoLock);
@@ -126,12 +106,13 @@ check_definition(ProtectPlan *plan)
 		if (rel->rd_rel->relkind == RELKIND_RELATION)
 			CheckCmdReplicaIdentity(rel, CMD_UPDATE);
 		table_close(rel, NoLock);
+		refuse_not_valid(plan, lfirst_oid(cell));
 	}
 }
 
 /* The table as it is now, under a lock that is taken, with what a call names */
 static ProtectPlan *
-plan_call(const LiveCall * call, LOCKMODE lock)
+plan_call(const LiveCall *call, LOCKMODE lock)
 {
 	Relation	rel = owned_relation_open(call->relid, lock);
 	ProtectPlan *plan = protect_plan(rel, lock);
@@ -144,8 +125,8 @@ plan_call(const LiveCall * call, LOCKMODE lock)
 }
 
 /* The same when it has begun; throws where it is not under way any more. */
-static ProtectPlan *
-plan_again(const LiveCall * call, LOCKMODE lock)
+ProtectPlan *
+live_plan(const LiveCall *call, LOCKMODE lock)
 {
 	Relation	rel = owned_relation_open(call->relid, lock);
 	ProtectPlan *plan = protect_plan(rel, lock);
@@ -156,23 +137,6 @@ plan_again(const LiveCall * call, LOCKMODE lock)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("table \"%s\" is not being protected any more", plan->name)));
 	return plan;
-}
-
-/* The partitions of a plan, or the table itself, that have rows; in the call's context */
-static List *
-leaves_of(const LiveCall * call, const ProtectPlan *plan)
-{
-	MemoryContext oldcontext = MemoryContextSwitchTo(call->context);
-	List	   *leaves = NIL;
-	ListCell   *cell;
-
-	foreach(cell, plan->relids)
-	{
-		if (get_rel_relkind(lfirst_oid(cell)) == RELKIND_RELATION)
-			leaves = lappend_oid(leaves, lfirst_oid(cell));
-	}
-	MemoryContextSwitchTo(oldcontext);
-	return leaves;
 }
 
 /* How many rows PostgreSQL takes a table and its partitions to have */
@@ -194,8 +158,8 @@ estimate_rows(const ProtectPlan *plan)
 }
 
 /* Tell that a phase begins, and commit. */
-static void
-enter_phase(LiveCall * call, const char *phase)
+void
+live_enter_phase(LiveCall *call, const char *phase)
 {
 	Relation	rel = owned_relation_open(call->relid, AccessShareLock);
 	ProtectPlan *plan = protect_plan(rel, AccessShareLock);
@@ -215,69 +179,6 @@ tell_waiting(const char *whom, void *arg)
 	protect_progress_tell(call->relid, call->seen, whom);
 	if (whom)
 		ereport(NOTICE, (errmsg("waiting for %s to end its transaction", whom)));
-}
-
-/*
- * Try to lock the table and its partitions against everybody, and give up after
- * LOCK_MS.
- */
-static bool
-try_lock_table(Oid relid)
-{
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-	volatile bool locked = false;
-
-	BeginInternalSubTransaction(NULL);
-	PG_TRY();
-	{
-		int			guc_level = NewGUCNestLevel();
-		Relation	rel;
-
-		(void) set_config_option("lock_timeout", psprintf("%d", LOCK_MS), PGC_USERSET,
-								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
-		rel = owned_relation_open(relid, AccessExclusiveLock);
-		(void) find_all_inheritors(relid, AccessExclusiveLock, NULL);
-		table_close(rel, NoLock);
-		AtEOXact_GUC(false, guc_level);
-		ReleaseCurrentSubTransaction();
-		locked = true;
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
-			error->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED)
-			ReThrowError(error);
-	}
-	PG_END_TRY();
-	MemoryContextSwitchTo(context);
-	CurrentResourceOwner = owner;
-	return locked;
-}
-
-/*
- * Begin a transaction in which the table and its partitions are locked against
- * everybody.
- */
-static void
-lock_table(const LiveCall * call)
-{
-	long		ms = LOCK_PAUSE_MIN_MS;
-
-	while (!try_lock_table(call->relid))
-	{
-		protect_progress_tell_lock(call->relid);
-		steps_commit();
-		steps_sleep(ms);
-		ms = Min(ms * 2, LOCK_PAUSE_MAX_MS);
-		steps_commit();
-	}
 }
 
 /* A constraint that a sidecar is not null, which spares SET NOT NULL a scan */
@@ -355,7 +256,7 @@ has_new_terms(const ProtectPlan *plan)
 
 /* Steps 1 and 2 */
 static void
-begin_table(LiveCall * call)
+begin_table(LiveCall *call)
 {
 	ProtectPlan *plan = plan_call(call, AccessShareLock);
 	OwnerScope	scope;
@@ -365,14 +266,14 @@ begin_table(LiveCall * call)
 	protect_end(&scope);
 	steps_commit();
 
-	enter_phase(call, "check");
+	live_enter_phase(call, "check");
 	plan = plan_call(call, AccessShareLock);
 	protect_begin(plan, &scope);
 	rewrite_check(plan);
 	protect_end(&scope);
 	steps_commit();
 
-	lock_table(call);
+	steps_lock_table(call->relid, protect_progress_tell_lock);
 	plan = plan_call(call, AccessExclusiveLock);
 	protect_allow_triggers(plan->owner);
 	protect_begin(plan, &scope);
@@ -387,206 +288,27 @@ begin_table(LiveCall * call)
 	steps_commit();
 }
 
-/* What a batch does, and to which rows */
-typedef struct BatchSql
-{
-	StringInfoData assignments;
-	StringInfoData condition;
-}			BatchSql;
-
-/* Rows whose values have no term yet, if that is what is done; else those not sealed */
-static void
-batch_sql(const ProtectPlan *plan, bool terms, BatchSql * sql)
-{
-	ListCell   *cell;
-
-	initStringInfo(&sql->assignments);
-	initStringInfo(&sql->condition);
-	foreach(cell, plan->columns)
-	{
-		ProtectColumn *column = lfirst(cell);
-		const char *name = quote_identifier(column->carrier);
-
-		if (terms && (!column->clear || column->term == NULL))
-			continue;
-		appendStringInfo(&sql->assignments, "%s%s = %s",
-						 sql->assignments.len ? ", " : "", name, name);
-		appendStringInfo(&sql->condition, "%s%s IS NOT NULL",
-						 sql->condition.len ? " OR " : "", name);
-		if (terms)
-			appendStringInfo(&sql->condition, " AND %s IS NULL", quote_identifier(column->term));
-	}
-}
-
-/* A number that a query has given */
-static int64
-number_at(int column)
-{
-	bool		isnull;
-
-	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
-									   column, &isnull));
-}
-
-/* Come back to pages. */
-static void
-remember(LiveCall * call, const PageRange * range)
-{
-	MemoryContext oldcontext = MemoryContextSwitchTo(call->context);
-	PageRange  *copy = palloc(sizeof(PageRange));
-
-	*copy = *range;
-	call->skipped = lappend(call->skipped, copy);
-	MemoryContextSwitchTo(oldcontext);
-}
-
-/*
- * Update the rows on some pages that are due, but those that others have locked.
- * No application's trigger fires that is not ENABLE ALWAYS or REPLICA.
- */
-static void
-update_pages(LiveCall * call, const ProtectPlan *plan, const PageRange * range, bool terms)
-{
-	char	   *table = quote_qualified_identifier(get_namespace_name(get_rel_namespace(range->relid)),
-												   get_rel_name(range->relid));
-	char	   *pages = psprintf("ctid >= '(%u,0)' AND ctid < '(%u,0)'", range->from, range->to);
-	BatchSql	sql;
-	OwnerScope	scope;
-	int64		due;
-
-	batch_sql(plan, terms, &sql);
-	protect_begin(plan, &scope);
-	(void) set_config_option("envelope.stored_form", "on", PGC_SUSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-	(void) set_config_option("session_replication_role", "replica", PGC_SUSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-	(void) set_config_option("row_security", "off", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-	protect_execute(psprintf("SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE %s)"
-							 " FROM ONLY %s WHERE %s", sql.condition.data, table, pages));
-	call->seen += number_at(1);
-	due = number_at(2);
-	if (due > 0)
-	{
-		protect_execute(psprintf("UPDATE ONLY %s SET %s WHERE ctid = ANY (ARRAY("
-								 "SELECT ctid FROM ONLY %s WHERE (%s) AND %s"
-								 " FOR NO KEY UPDATE SKIP LOCKED))",
-								 table, sql.assignments.data, table, sql.condition.data, pages));
-		call->done += SPI_processed;
-		if ((int64) SPI_processed < due)
-			remember(call, range);
-	}
-	protect_end(&scope);
-}
-
-/* Told by the wait for standbys */
-static void
-tell_lagging(const char *whom, void *arg)
-{
-	LiveCall   *call = arg;
-
-	protect_progress_tell(call->relid, call->seen, whom);
-	if (whom)
-		ereport(NOTICE, (errmsg("waiting for %s to catch up", whom)));
-}
-
-/* One batch, in a transaction */
-static void
-run_batch(LiveCall * call, const PageRange * range, bool terms, const char *waits_for)
-{
-	MemoryContext oldcontext = MemoryContextSwitchTo(call->batch_context);
-	int64		before = call->done / ROWS_PER_NOTICE;
-
-	steps_throttle(tell_lagging, call);
-	update_pages(call, plan_again(call, RowExclusiveLock), range, terms);
-	protect_progress_tell(call->relid, call->seen, waits_for);
-	steps_commit();
-	MemoryContextSwitchTo(oldcontext);
-	MemoryContextReset(call->batch_context);
-	if (call->done / ROWS_PER_NOTICE != before)
-		ereport(NOTICE, (errmsg("%s " INT64_FORMAT " rows",
-								terms ? "made terms of" : "sealed", call->done)));
-}
-
-static BlockNumber
-count_pages(Oid relid)
-{
-	Relation	rel = try_relation_open(relid, AccessShareLock);
-	BlockNumber pages;
-
-	if (rel == NULL)
-		return 0;
-	pages = RelationGetNumberOfBlocks(rel);
-	table_close(rel, NoLock);
-	return pages;
-}
-
-/*
- * Steps 3 and 6: all pages there are, and then, as long as there are any, those
- * with rows that others had locked.  What comes later the trigger sees to.
- */
-static void
-update_rows(LiveCall * call, bool terms)
-{
-	List	   *leaves = leaves_of(call, plan_again(call, AccessShareLock));
-	long		ms = RETRY_MIN_MS;
-	ListCell   *cell;
-
-	enter_phase(call, terms ? "terms" : "seal");
-	call->done = 0;
-	foreach(cell, leaves)
-	{
-		PageRange	range = {lfirst_oid(cell)};
-		BlockNumber pages = count_pages(range.relid);
-
-		steps_commit();
-		for (; range.from < pages; range.from = range.to)
-		{
-			range.to = pages - range.from > call->batch_pages ?
-				range.from + call->batch_pages : pages;
-			run_batch(call, &range, terms, NULL);
-		}
-	}
-	while (call->skipped != NIL)
-	{
-		List	   *again = call->skipped;
-		int64		seen = call->seen;
-
-		call->skipped = NIL;
-		foreach(cell, again)
-		{
-			call->seen = seen;
-			run_batch(call, lfirst(cell), terms, "rows that other transactions have locked");
-		}
-		call->seen = seen;
-		list_free_deep(again);
-		if (call->skipped != NIL)
-			steps_sleep(ms);
-		ms = Min(ms * 2, RETRY_MAX_MS);
-	}
-}
-
 /* The plan of a table some of whose columns are in the clear; these are its new ones. */
 static ProtectPlan *
-plan_clear(const LiveCall * call, LOCKMODE lock)
+plan_clear(const LiveCall *call, LOCKMODE lock)
 {
-	ProtectPlan *plan = plan_again(call, lock);
+	ProtectPlan *plan = live_plan(call, lock);
 
 	(void) protect_plan_clear(plan);
 	return plan;
 }
 
 static bool
-is_clear(const LiveCall * call)
+is_clear(const LiveCall *call)
 {
-	bool		result = protect_plan_clear(plan_again(call, AccessShareLock));
+	bool		result = protect_plan_clear(live_plan(call, AccessShareLock));
 
 	steps_commit();
 	return result;
 }
 
 static bool
-indexes_are_ready(const LiveCall * call)
+indexes_are_ready(const LiveCall *call)
 {
 	ProtectPlan *plan = plan_clear(call, AccessShareLock);
 	OwnerScope	scope;
@@ -601,15 +323,15 @@ indexes_are_ready(const LiveCall * call)
 
 /* Step 4 */
 static void
-build_indexes(LiveCall * call)
+build_indexes(LiveCall *call)
 {
 	ProtectPlan *plan;
 	OwnerScope	scope;
 
 	if (indexes_are_ready(call))
 		return;
-	enter_phase(call, "index");
-	lock_table(call);
+	live_enter_phase(call, "index");
+	steps_lock_table(call->relid, protect_progress_tell_lock);
 	plan = plan_clear(call, AccessExclusiveLock);
 	protect_begin(plan, &scope);
 	term_index_live_drop_invalid(plan);
@@ -626,13 +348,13 @@ build_indexes(LiveCall * call)
 
 /* Step 5, for columns that are in the clear; false where an index has gone meanwhile */
 static bool
-leave_clear(LiveCall * call)
+leave_clear(LiveCall *call)
 {
 	ProtectPlan *plan;
 	OwnerScope	scope;
 	bool		ready;
 
-	lock_table(call);
+	steps_lock_table(call->relid, protect_progress_tell_lock);
 	plan = plan_clear(call, AccessExclusiveLock);
 	protect_begin(plan, &scope);
 	ready = term_index_live_ready(plan);
@@ -648,14 +370,14 @@ leave_clear(LiveCall * call)
 
 /* Step 8, in a transaction for each column */
 static void
-validate(LiveCall * call)
+validate(LiveCall *call)
 {
-	int			ncolumns = list_length(plan_again(call, AccessShareLock)->columns);
+	int			ncolumns = list_length(live_plan(call, AccessShareLock)->columns);
 
-	enter_phase(call, "validate");
+	live_enter_phase(call, "validate");
 	for (int i = 0; i < ncolumns; i++)
 	{
-		ProtectPlan *plan = plan_again(call, AccessShareLock);
+		ProtectPlan *plan = live_plan(call, AccessShareLock);
 		ProtectColumn *column = list_nth(plan->columns, i);
 		OwnerScope	scope;
 
@@ -693,9 +415,9 @@ file_words(const ProtectPlan *plan)
 
 /* Tell what the terms of the table give away; they are all there now. */
 static void
-warn_of_terms(LiveCall * call)
+warn_of_terms(LiveCall *call)
 {
-	ProtectPlan *plan = plan_again(call, AccessShareLock);
+	ProtectPlan *plan = live_plan(call, AccessShareLock);
 	ListCell   *cell;
 	OwnerScope	scope;
 
@@ -709,7 +431,7 @@ warn_of_terms(LiveCall * call)
 
 /* Step 9 */
 static void
-finish_table(LiveCall * call)
+finish_table(LiveCall *call)
 {
 	ProtectPlan *plan;
 	ListCell   *cell;
@@ -717,8 +439,8 @@ finish_table(LiveCall * call)
 	OwnerScope	scope;
 	List	   *statistics;
 
-	lock_table(call);
-	plan = plan_again(call, AccessExclusiveLock);
+	steps_lock_table(call->relid, protect_progress_tell_lock);
+	plan = live_plan(call, AccessExclusiveLock);
 	statistics = rewrite_statistics_words(plan);
 	protect_begin(plan, &scope);
 	alter_set_not_null(plan, false);
@@ -739,7 +461,7 @@ finish_table(LiveCall * call)
 
 /* All of it, from where it stands */
 static void
-protect_live(LiveCall * call)
+protect_live(LiveCall *call)
 {
 	bool		begun = plan_call(call, AccessShareLock)->live;
 
@@ -754,13 +476,13 @@ protect_live(LiveCall * call)
 		begin_table(call);
 	if (is_clear(call))
 	{
-		update_rows(call, true);
+		live_update_rows(call, true);
 		do
 			build_indexes(call);
 		while (!leave_clear(call));
 	}
-	update_rows(call, false);
-	enter_phase(call, "wait");
+	live_update_rows(call, false);
+	live_enter_phase(call, "wait");
 	steps_await_transactions(tell_waiting, call);
 	validate(call);
 	warn_of_terms(call);

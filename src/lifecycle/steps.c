@@ -26,9 +26,11 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "access/twophase.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
@@ -40,6 +42,9 @@
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "tcop/pquery.h"
+#include "utils/guc.h"
+#include "utils/rel.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
@@ -47,10 +52,16 @@
 #include "keys/store.h"
 #include "lifecycle/steps.h"
 #include "settings.h"
+#include "tables/protection.h"
 
 /* How long to sleep between two looks at a transaction */
 #define LOOK_MIN_MS		10
 #define LOOK_MAX_MS		500
+
+/* How long to wait for a lock that holds up others, and between two tries */
+#define LOCK_MS			100
+#define LOCK_PAUSE_MIN_MS	100
+#define LOCK_PAUSE_MAX_MS	5000
 
 /* How long to let standbys catch up before looking again */
 #define LAG_LOOK_MS		200
@@ -251,6 +262,70 @@ steps_await_transactions(waiting_fn waiting, void *arg)
 	if (told)
 		waiting(NULL, arg);
 	steps_commit();
+}
+
+/*
+ * Try to lock the table and its partitions against everybody, and give up after
+ * LOCK_MS.
+ */
+static bool
+try_lock_table(Oid relid)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool locked = false;
+
+	BeginInternalSubTransaction(NULL);
+	PG_TRY();
+	{
+		int			guc_level = NewGUCNestLevel();
+		Relation	rel;
+
+		(void) set_config_option("lock_timeout", psprintf("%d", LOCK_MS), PGC_USERSET,
+								 PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+		rel = owned_relation_open(relid, AccessExclusiveLock);
+		(void) find_all_inheritors(relid, AccessExclusiveLock, NULL);
+		table_close(rel, NoLock);
+		AtEOXact_GUC(false, guc_level);
+		ReleaseCurrentSubTransaction();
+		locked = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE &&
+			error->sqlerrcode != ERRCODE_T_R_DEADLOCK_DETECTED)
+			ReThrowError(error);
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return locked;
+}
+
+/*
+ * Lock a table of the current user's and its partitions against everybody, by
+ * commits and tries.  Whoever waits for such a lock holds up all who come after:
+ * so it is waited for LOCK_MS at most, and asked for again after a while.
+ */
+void
+steps_lock_table(Oid relid, refused_fn refused)
+{
+	long		ms = LOCK_PAUSE_MIN_MS;
+
+	while (!try_lock_table(relid))
+	{
+		refused(relid);
+		steps_commit();
+		steps_sleep(ms);
+		ms = Min(ms * 2, LOCK_PAUSE_MAX_MS);
+		steps_commit();
+	}
 }
 
 /*

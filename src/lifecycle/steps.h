@@ -13,12 +13,16 @@
 /* Tells of whom is waited for, NULL when nobody; called in a transaction */
 typedef void (*waiting_fn) (const char *whom, void *arg);
 
+/* Tells that a lock on a table is waited for; called in a transaction */
+typedef void (*refused_fn) (Oid relid);
+
 extern void steps_begin(FunctionCallInfo fcinfo, const char *what);
 extern void steps_end(void);
 extern void steps_commit(void);
 extern void steps_sleep(long ms);
 extern void steps_await_transactions(waiting_fn waiting, void *arg);
 extern char *steps_describe_xid(TransactionId xid);
+extern void steps_lock_table(Oid relid, refused_fn refused);
 extern void steps_throttle(waiting_fn waiting, void *arg);
 extern ErrorData *steps_recover(MemoryContext context);
 

@@ -75,7 +75,7 @@ typedef struct LiveIndex
 	char	   *shown;			/* what it is called in messages */
 	bool		exists;
 	bool		valid;
-}			LiveIndex;
+} LiveIndex;
 
 /* protect.c */
 extern ProtectPlan *protect_plan(Relation rel, LOCKMODE lock);
@@ -125,7 +125,7 @@ extern void term_index_live_check(const ProtectPlan *plan);
 extern List *term_index_live_list(const ProtectPlan *plan);
 extern bool term_index_live_ready(const ProtectPlan *plan);
 extern void term_index_live_drop_invalid(const ProtectPlan *plan);
-extern IndexStmt *term_index_live_statement(const ProtectPlan *plan, const LiveIndex * index);
+extern IndexStmt *term_index_live_statement(const ProtectPlan *plan, const LiveIndex *index);
 extern void term_index_live_swap(const ProtectPlan *plan);
 
 /* term_leak.c */

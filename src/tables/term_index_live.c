@@ -57,7 +57,7 @@ is_in_any(const ProtectPlan *plan, const ProtectColumn *column, List *moved)
 
 /* Find out whether an index is there, and valid. */
 static void
-look_for(const ProtectPlan *plan, LiveIndex * index)
+look_for(const ProtectPlan *plan, LiveIndex *index)
 {
 	char	   *valid = protect_query(psprintf("SELECT i.indisvalid FROM pg_catalog.pg_index i"
 											   " JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid"
@@ -117,7 +117,7 @@ refuse(const ProtectPlan *plan, const char *detail)
 
 /* Something about an index that is in the way; NULL where nothing is */
 static char *
-trouble_with(const ProtectPlan *plan, const LiveIndex * index)
+trouble_with(const ProtectPlan *plan, const LiveIndex *index)
 {
 	static const char *const rules[][2] = {
 		{"NOT i.indisvalid", "Index \"%s\" is not valid."},
@@ -210,7 +210,7 @@ term_index_live_drop_invalid(const ProtectPlan *plan)
 
 /* The statement that builds an index, CONCURRENTLY */
 IndexStmt *
-term_index_live_statement(const ProtectPlan *plan, const LiveIndex * index)
+term_index_live_statement(const ProtectPlan *plan, const LiveIndex *index)
 {
 	IndexStmt  *stmt = index->replaces ?
 		term_index_statement(plan, index->replaces) :
