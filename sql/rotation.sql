@@ -11,6 +11,14 @@ SELECT outcome($$SELECT envelope_register_column('rdocs', 'other', 'tenant_id')$
 	outcome($$SELECT envelope_register_column('rdocs', 'body', 'tenant_id', 'a', 'b')$$) AS both,
 	outcome($$SELECT envelope_register_column('rdocs', NULL, 'tenant_id')$$) AS no_name,
 	outcome($$SELECT envelope_unregister_column('rdocs', 'body')$$) AS unknown;
+-- What is published can be updated.
+SET client_min_messages = error;
+CREATE PUBLICATION published FOR TABLE rdocs;
+RESET client_min_messages;
+ALTER TABLE rdocs REPLICA IDENTITY NOTHING;
+SELECT outcome($$SELECT envelope_register_column('rdocs', 'body', 'tenant_id')$$) AS no_identity;
+DROP PUBLICATION published;
+ALTER TABLE rdocs REPLICA IDENTITY DEFAULT;
 SELECT e AS expression, outcome(format($$SELECT envelope_register_column('rdocs', 'body', 'tenant_id', context_expression => %L)$$, e))
 FROM unnest(array['''x'' FROM rdocs', '1); DROP TABLE rdocs; SELECT (1', 'a, b', 'nothing || ''x''', 'count(*)::text', '(SELECT ''x'')', 'body', '']) e;
 SELECT envelope_register_column('rdocs', 'body', 'tenant_id', context_expression => $$'rdocs.' || kind$$);
@@ -92,6 +100,10 @@ ALTER TABLE rparts ATTACH PARTITION rparts_2 FOR VALUES IN (2);
 CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';
 CREATE TRIGGER theirs BEFORE INSERT ON rparts_1 FOR EACH ROW EXECUTE FUNCTION nothing();
 RESET ROLE;
+CREATE FUNCTION of_superusers(int) RETURNS text LANGUAGE sql IMMUTABLE RETURN 'p';
+REVOKE EXECUTE ON FUNCTION of_superusers FROM PUBLIC;
+SELECT outcome($$SELECT envelope_register_column('rparts', 'body', 'tenant_id', context_expression => 'lower(of_superusers(id))')$$) AS not_for_the_owner;
+DROP FUNCTION of_superusers;
 SELECT envelope_register_column('rparts', 'body', 'tenant_id', 'p');
 CREATE VIEW guards AS SELECT string_agg(format('%s %s %s', tgrelid::regclass, CASE WHEN tgname LIKE 'zzz%' THEN 'guard' ELSE tgname END, tgenabled), ', ' ORDER BY tgrelid, tgname) AS guards FROM pg_trigger WHERE tgrelid::regclass::text LIKE 'rparts%';
 GRANT SELECT ON guards TO regress_docs_owner;

@@ -33,6 +33,7 @@
 #include "catalog/catalog.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
@@ -551,6 +552,38 @@ check_leaves(Relation rel, AttrNumber column)
 	}
 }
 
+/* May the role not execute a function? */
+static bool
+is_out_of_reach(Oid function, void *role)
+{
+	return object_aclcheck(ProcedureRelationId, function, *(Oid *) role, ACL_EXECUTE) != ACLCHECK_OK;
+}
+
+static bool
+calls_out_of_reach(Node *node, void *role)
+{
+	if (node == NULL)
+		return false;
+	return check_functions_in_node(node, is_out_of_reach, role) ||
+		expression_tree_walker(node, calls_out_of_reach, role);
+}
+
+/*
+ * Refuse (42501) an expression that the table's owner could not evaluate, as
+ * which it is going to be.
+ */
+static void
+check_context(Relation rel, Node *node)
+{
+	Oid			owner = rel->rd_rel->relowner;
+
+	if (calls_out_of_reach(node, &owner))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("the owner of table \"%s\" may not execute a function of the context",
+						RelationGetRelationName(rel))));
+}
+
 /*
  * An expression over the row as SQL over NEW, palloc'd; for search_path as the
  * caller has it.
@@ -658,7 +691,10 @@ registry_add(Oid relid, const char *column, const char *tenant,
 	check_columns(rel, column_number(rel, column), column_number(rel, tenant));
 	check_leaves(rel, column_number(rel, column));
 	if (context == NULL)
+	{
 		node = parse_context(rel, expression);
+		check_context(rel, node);
+	}
 
 	name = table_name(rel);
 	owner = rel->rd_rel->relowner;
