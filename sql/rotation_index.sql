@@ -120,6 +120,13 @@ CREATE TABLE ix_uuid (tenant_id uuid, body bytea);
 CREATE INDEX ON ix_int (tenant_id);
 CREATE INDEX ON ix_uuid (tenant_id);
 CREATE INDEX ON ix_int (envelope_key_id(body));
+CREATE TABLE ix_bigint (tenant_id bigint, body bytea);
+CREATE TABLE ix_varchar (tenant_id varchar(60), body bytea);
+CREATE INDEX ON ix_bigint (tenant_id);
+CREATE INDEX ON ix_varchar (tenant_id);
+INSERT INTO ix_bigint SELECT 77, envelope_encrypt('77', 'b ' || g, 'b') FROM generate_series(1, 10) g;
+INSERT INTO ix_varchar SELECT '77', envelope_encrypt('77', 'v ' || g, 'v') FROM generate_series(1, 10) g;
+SELECT envelope_register_column('ix_bigint', 'body', 'tenant_id', 'b'), envelope_register_column('ix_varchar', 'body', 'tenant_id', 'v');
 INSERT INTO ix_int SELECT 77, envelope_encrypt('77', 'i ' || g, 'i') FROM generate_series(1, 10) g;
 INSERT INTO ix_uuid SELECT '6a7f5c1e-0000-4000-8000-000000000077', envelope_encrypt('6a7f5c1e-0000-4000-8000-000000000077', 'u ' || g, 'u') FROM generate_series(1, 10) g;
 SELECT envelope_register_column('ix_int', 'body', 'tenant_id', 'i'), envelope_register_column('ix_uuid', 'body', 'tenant_id', 'u');
@@ -128,11 +135,34 @@ CALL envelope_rotate_tenant('6a7f5c1e-0000-4000-8000-000000000077'::uuid);
 CALL envelope_rotate_tenant('many', 2000);
 CALL rotated('77');
 SELECT k.tenant_id, k.state, count(*), min(envelope_decrypt(k.tenant_id, body, c)) FROM (
-	SELECT body, 'i' AS c FROM ix_int UNION ALL SELECT body, 'u' FROM ix_uuid) s
-	JOIN envelope.tenant_keys k ON k.key_id = envelope_key_id(body) GROUP BY 1, 2 ORDER BY 1, 2;
+	SELECT body, 'i' AS c FROM ix_int UNION ALL SELECT body, 'u' FROM ix_uuid UNION ALL SELECT body, 'b' FROM ix_bigint UNION ALL SELECT body, 'v' FROM ix_varchar) s
+	JOIN envelope.tenant_keys k ON k.key_id = envelope_key_id(body) GROUP BY 1, 2, c ORDER BY 1, 2, 4;
+SELECT pg_stat_force_next_flush();
+SELECT relname, idx_scan > 0 AS tenants_by_index FROM pg_stat_user_indexes WHERE indexrelname LIKE 'ix_%_tenant_id_idx' ORDER BY 1;
+-- A protected table can have such indexes too; its proof is by index if every
+-- column has one.
+CREATE TABLE ix_protected (id int, tenant_id text, email text, ssn text);
+SELECT envelope_protect('ix_protected', 'tenant_id', '{email,ssn}', '{email}');
+INSERT INTO ix_protected SELECT g, 'few', 'e' || g, 's' || g FROM generate_series(1, 10) g;
+CREATE INDEX ix_email_key ON ix_protected (envelope_key_id(email__sealed), id);
+CREATE FUNCTION envelope_key_id(text) RETURNS bigint LANGUAGE sql IMMUTABLE RETURN 0;
+CREATE SCHEMA theirs;
+CREATE FUNCTION theirs.envelope_key_id(bytea) RETURNS bigint LANGUAGE sql IMMUTABLE RETURN 0;
+SELECT e AS expression, outcome(format('CREATE INDEX ON ix_protected ((%s))', e)) FROM unnest(array[
+	'envelope_key_id(email)', 'theirs.envelope_key_id(email__sealed)', 'length(email__sealed)', 'envelope_key_id(email__sealed) + 1', 'envelope_key_id(ix_protected.email__term)']) e;
+DROP FUNCTION envelope_key_id(text), theirs.envelope_key_id(bytea);
+DROP SCHEMA theirs;
+CALL envelope_rotate_tenant('few');
+CALL rotated('few');
+CREATE INDEX ix_ssn_key ON ix_protected (public.envelope_key_id(ix_protected.ssn__sealed));
+CALL envelope_rotate_tenant('few');
+CALL rotated('few');
+SELECT count(*), min(email), max(ssn) FROM ix_protected;
+SELECT envelope_unprotect('ix_protected');
+SELECT indexname FROM pg_indexes WHERE tablename = 'ix_protected';
 SELECT failures, "values" FROM envelope_verify_tenant('many') WHERE table_name = 'public.ix';
 
-SELECT envelope_unregister_column('ix', 'body'), envelope_unregister_column('ix_int', 'body'), envelope_unregister_column('ix_uuid', 'body');
-DROP TABLE ix, ix_int, ix_uuid;
+SELECT envelope_unregister_column('ix', 'body'), envelope_unregister_column('ix_int', 'body'), envelope_unregister_column('ix_uuid', 'body'), envelope_unregister_column('ix_bigint', 'body'), envelope_unregister_column('ix_varchar', 'body');
+DROP TABLE ix, ix_protected, ix_int, ix_uuid, ix_bigint, ix_varchar;
 DROP PROCEDURE rotated;
 DROP FUNCTION read_from;

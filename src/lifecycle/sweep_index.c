@@ -44,9 +44,7 @@
 #include "keys/encoding.h"
 #include "lifecycle/sweep.h"
 #include "lifecycle/sweep_index.h"
-
-/* The function of the indexes that a scan uses */
-#define KEY_ID_FUNCTION "envelope_key_id"
+#include "tables/protection.h"
 
 /* Has the index every row that the active snapshot shows? */
 static bool

@@ -21,13 +21,18 @@
 
 #include "access/relation.h"
 #include "access/xact.h"
+#include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
 #include "commands/defrem.h"
+#include "commands/extension.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "parser/parse_func.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -449,6 +454,37 @@ rename_before(RenameStmt *stmt, DdlChange *change)
 	}
 }
 
+/*
+ * Is an expression, not analyzed yet, the key id of a sidecar?  It tells of no
+ * value, and rotation looks for keys by an index on it.
+ */
+static bool
+is_key_id(const ProtectPlan *plan, Node *expr)
+{
+	FuncCall   *call = (FuncCall *) expr;
+	Oid			argument = BYTEAOID;
+	Oid			function;
+	ListCell   *cell;
+
+	if (expr == NULL || !IsA(expr, FuncCall) || list_length(call->args) != 1 ||
+		!IsA(linitial(call->args), ColumnRef) ||
+		strcmp(strVal(llast(call->funcname)), KEY_ID_FUNCTION) != 0)
+		return false;
+	function = LookupFuncName(call->funcname, 1, &argument, true);
+	if (!OidIsValid(function) ||
+		getExtensionOfObject(ProcedureRelationId, function) != get_extension_oid("envelope", true))
+		return false;
+	foreach(cell, plan->columns)
+	{
+		Node	   *last = llast(((ColumnRef *) linitial(call->args))->fields);
+
+		if (IsA(last, String) &&
+			strcmp(strVal(last), ((ProtectColumn *) lfirst(cell))->sidecar) == 0)
+			return true;
+	}
+	return false;
+}
+
 /* The columns of an index: a searchable one stands for its term. */
 static void
 index_before(IndexStmt *stmt)
@@ -467,7 +503,7 @@ index_before(IndexStmt *stmt)
 
 		if (element->name && strcmp(element->name, plan->tenant) == 0)
 			has_tenant = true;
-		if (mentions_carrier(element->expr, plan))
+		if (mentions_carrier(element->expr, plan) && !is_key_id(plan, element->expr))
 			refuse(plan, "index an expression over a protected column of", NULL);
 		if (column == NULL)
 			continue;

@@ -21,6 +21,9 @@
 #define SEAL_FUNCTION		"seal"
 #define SEAL_GUARD_FUNCTION	"seal_guard"
 
+/* Of the extension's own schema: the key id of a sealed value */
+#define KEY_ID_FUNCTION		"envelope_key_id"
+
 /* What the names of sidecars end in */
 #define SIDECAR_SUFFIX		"__sealed"
 #define TERM_SUFFIX			"__term"

@@ -23,6 +23,7 @@ $server->safe_psql('app', q{
 	SELECT envelope_create_tenants(array['acme', 'other']);
 	CREATE TABLE customers (id int PRIMARY KEY, tenant_id text NOT NULL, email text, UNIQUE (tenant_id, email));
 	SELECT envelope_protect('customers', 'tenant_id', '{email}', '{email}');
+	CREATE INDEX customers_key ON customers (envelope_key_id(email__sealed));
 	CREATE TABLE docs (id int PRIMARY KEY, tenant_id text NOT NULL, body bytea);
 	SELECT envelope_register_column('docs', 'body', 'tenant_id', 'docs.body');
 	INSERT INTO customers SELECT g, CASE WHEN g % 2 = 1 THEN 'acme' ELSE 'other' END, 'c' || g FROM generate_series(1, 200) g;
