@@ -17,7 +17,7 @@ DECLARE
 BEGIN
 	FOR r IN SELECT c->>'table' AS t, c->>'column' AS c, c->>'index' AS i, c->>'rows' AS n FROM jsonb_array_elements((
 		SELECT proof->'columns' FROM envelope.rotations WHERE tenant_id = tenant AND phase = 'proven' ORDER BY rotation_id DESC LIMIT 1)) c
-		WHERE c->>'table' LIKE 'public.ix%' ORDER BY c->>'table' COLLATE "C"
+		WHERE c->>'table' LIKE 'public.ix%' ORDER BY c->>'table' COLLATE "C", c->>'column' COLLATE "C"
 	LOOP
 		RAISE NOTICE '%.%: index %, rows %', r.t, r.c, r.i, r.n;
 	END LOOP;
