@@ -160,6 +160,7 @@ fill_python_env()
 #   # packages: NAME...   from the system's package manager; MAJOR in a name is
 #                         the version of PostgreSQL that the system brings
 #   # python: NAME        a virtual environment, see python_env
+#   # release: 15         the downloaded build of this major, see ensure_release
 #   # source: 18          PostgreSQL's source, see source.sh
 # script_says SCRIPT KEY prints the words of such a line.
 script_says() { sed -n "s/^# $2: *//p" "$1" | head -n 1; }
@@ -174,6 +175,8 @@ script_needs()
 	[[ -z $words ]] || ensure_packages $words
 	words=$(script_says "$1" python)
 	[[ -z $words ]] || python_env "$words"
+	words=$(script_says "$1" release)
+	[[ -z $words ]] || ensure_release "$words"
 	[[ -z $(script_says "$1" source) ]] || ensure_source
 }
 

@@ -12,6 +12,18 @@
 # The system's own major version is whatever its packages are.
 declare -A RELEASE=([15]=15.19.0 [16]=16.15.0 [17]=17.11.0 [18]=18.6.0)
 
+# ensure_release MAJOR: have the downloaded build, of the system's major too;
+# release_for MAJOR FOLDER copies it.
+ensure_release() { cache_make "postgresql-${RELEASE[$1]}" fill_downloaded_tree "$1"; }
+
+release_for()
+{
+	ensure_release "$1"
+	mkdir -p "$2"
+	cp -R "$(cache_folder)/postgresql-${RELEASE[$1]}/." "$2"
+	give_to_tester "$2"
+}
+
 # ensure_tree VERSION: have what tree_for copies from; may download or build,
 # so it is for the part of a script that may install.
 ensure_tree()
@@ -19,7 +31,7 @@ ensure_tree()
 	case $1 in
 		"$(system_major)") ensure_packages ;;
 		18-assert) ensure_assert_tree ;;
-		*) cache_make "postgresql-${RELEASE[$1]}" fill_downloaded_tree "$1" ;;
+		*) ensure_release "$1" ;;
 	esac
 }
 
@@ -33,7 +45,7 @@ tree_for()
 	case $version in
 		"$(system_major)") copy_system_tree "$version" "$folder" ;;
 		18-assert) cp -R "$(cache_folder)/$ASSERT_TREE/." "$folder" ;;
-		*) cp -R "$(cache_folder)/postgresql-${RELEASE[$version]}/." "$folder" ;;
+		*) release_for "$version" "$folder" ;;
 	esac
 	give_to_tester "$folder"
 }

@@ -1,5 +1,6 @@
 # majors: 18
 # when: all
+# release: 15
 #
 # pg_upgrade from 15 to this version takes protected tables along, into a cluster
 # that does not preload the library yet: their bytes are the same, what they hold
@@ -35,7 +36,9 @@ state()
 }
 
 trap 'stop_cluster "$OLD" "$OLD_TREE"; stop_cluster "$NEW" "$TEST_TREE"' EXIT
-tree_for 15 "$OLD_TREE"
+# Releases of about the same day: what a later one keeps in its catalogs pg_upgrade of
+# an earlier one does not know.
+release_for 15 "$OLD_TREE"
 copy_sources "$TEST_FOLDER/src"
 make -s -C "$TEST_FOLDER/src" clean PG_CONFIG="$OLD_TREE/bin/pg_config" with_llvm=no
 build_into "$OLD_TREE" "$TEST_FOLDER/src"
