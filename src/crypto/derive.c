@@ -16,7 +16,6 @@
 #include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <openssl/hmac.h>
 #include <openssl/kdf.h>
 #include <openssl/params.h>
 
@@ -36,51 +35,112 @@ dek_generate(Dek *dek)
 	return false;
 }
 
-/*
- * Expand a data key, without salt, for one use.
- */
+/* Run a step of HKDF-SHA-256; info is NULL for the first. */
 static bool
-expand(const Dek *dek, const char *use, uint8 *out, size_t len)
+hkdf(int mode, const uint8 *key, const char *info, uint8 *out, size_t len)
 {
 	static char digest[] = "SHA256";
-	EVP_KDF    *kdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
-	EVP_KDF_CTX *ctx = kdf ? EVP_KDF_CTX_new(kdf) : NULL;
-	char		info[32];
-	OSSL_PARAM	params[4];
+	static EVP_KDF *kdf = NULL;
+	EVP_KDF_CTX *ctx;
+	OSSL_PARAM	params[5];
+	int			n = 0;
 	bool		ok;
 
-	snprintf(info, sizeof(info), INFO_PREFIX "%s", use);
-	params[0] = OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 0);
-	params[1] = OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY,
-												  unconstify(Dek *, dek)->bytes,
-												  sizeof(dek->bytes));
-	params[2] = OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO,
-												  info, strlen(info));
-	params[3] = OSSL_PARAM_construct_end();
+	/* Once in the life of a process */
+	if (kdf == NULL)
+		kdf = EVP_KDF_fetch(NULL, "HKDF", NULL);
+	ctx = kdf ? EVP_KDF_CTX_new(kdf) : NULL;
+	params[n++] = OSSL_PARAM_construct_int(OSSL_KDF_PARAM_MODE, &mode);
+	params[n++] = OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 0);
+	params[n++] = OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY,
+													unconstify(uint8 *, key), 32);
+	if (info)
+		params[n++] = OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO,
+														unconstify(char *, info), strlen(info));
+	params[n] = OSSL_PARAM_construct_end();
 
 	ok = ctx != NULL && EVP_KDF_derive(ctx, out, len, params) > 0;
 	EVP_KDF_CTX_free(ctx);
-	EVP_KDF_free(kdf);
 	return ok;
+}
+
+/*
+ * Extract, without salt, what is to be expanded; the caller wipes it.
+ */
+bool
+dek_extract(const Dek *dek, DekRoot *root)
+{
+	StaticAssertStmt(DEK_BYTES == 32 && sizeof(root->bytes) == 32, "keys of HKDF");
+
+	if (hkdf(EVP_KDF_HKDF_MODE_EXTRACT_ONLY, dek->bytes, NULL,
+			 root->bytes, sizeof(root->bytes)))
+		return true;
+	secret_wipe(root, sizeof(*root));
+	return false;
+}
+
+/* Expand for one use. */
+static bool
+expand(const DekRoot *root, const char *use, uint8 *out, size_t len)
+{
+	char		info[32];
+
+	snprintf(info, sizeof(info), INFO_PREFIX "%s", use);
+	return hkdf(EVP_KDF_HKDF_MODE_EXPAND_ONLY, root->bytes, info, out, len);
 }
 
 /*
  * Derive the subkeys that a data key of this purpose is used as.
  */
 bool
-dek_derive(const Dek *dek, KeyPurpose purpose, DekSubkeys *subkeys)
+dek_derive(const DekRoot *root, KeyPurpose purpose, DekSubkeys *subkeys)
 {
 	bool		ok;
 
 	memset(subkeys, 0, sizeof(*subkeys));
 	if (purpose == PURPOSE_DATA)
-		ok = expand(dek, "gcm", subkeys->gcm, sizeof(subkeys->gcm));
+		ok = expand(root, "gcm", subkeys->gcm, sizeof(subkeys->gcm));
 	else
-		ok = expand(dek, "siv", subkeys->siv, sizeof(subkeys->siv)) &&
-			expand(dek, "index", subkeys->index, sizeof(subkeys->index));
+		ok = expand(root, "siv", subkeys->siv, sizeof(subkeys->siv)) &&
+			expand(root, "index", subkeys->index, sizeof(subkeys->index));
 
 	if (!ok)
 		secret_wipe(subkeys, sizeof(*subkeys));
+	return ok;
+}
+
+/* HMAC-SHA-256 with a key of 32 bytes */
+static bool
+hmac_sha256(const uint8 *key, const uint8 *input, size_t len, uint8 out[32])
+{
+	static EVP_MAC_CTX *keyless = NULL; /* to copy: finding it takes longer
+										 * than using it */
+	EVP_MAC_CTX *ctx;
+	size_t		out_len = 0;
+	bool		ok;
+
+	if (keyless == NULL)
+	{
+		static char digest[] = "SHA256";
+		EVP_MAC    *mac = EVP_MAC_fetch(NULL, "HMAC", NULL);
+		OSSL_PARAM	params[] = {
+			OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
+			OSSL_PARAM_construct_end()
+		};
+
+		keyless = mac ? EVP_MAC_CTX_new(mac) : NULL;
+		EVP_MAC_free(mac);
+		if (keyless && EVP_MAC_CTX_set_params(keyless, params) <= 0)
+		{
+			EVP_MAC_CTX_free(keyless);
+			keyless = NULL;
+		}
+	}
+	ctx = keyless ? EVP_MAC_CTX_dup(keyless) : NULL;
+	ok = ctx && EVP_MAC_init(ctx, key, 32, NULL) > 0 &&
+		EVP_MAC_update(ctx, input, len) > 0 &&
+		EVP_MAC_final(ctx, out, &out_len, 32) > 0;
+	EVP_MAC_CTX_free(ctx);
 	return ok;
 }
 
@@ -92,7 +152,7 @@ dek_derive(const Dek *dek, KeyPurpose purpose, DekSubkeys *subkeys)
  * without knowing the data key.  tenant is UTF-8.
  */
 bool
-dek_check(const Dek *dek, int64 key_id, const char *tenant,
+dek_check(const DekRoot *root, int64 key_id, const char *tenant,
 		  KeyPurpose purpose, uint8 check[KEY_CHECK_BYTES])
 {
 	uint8		subkey[32];
@@ -117,9 +177,8 @@ dek_check(const Dek *dek, int64 key_id, const char *tenant,
 	memcpy(input + len, purpose_str, purpose_len);
 	len += purpose_len;
 
-	ok = expand(dek, "check", subkey, sizeof(subkey)) &&
-		HMAC(EVP_sha256(), subkey, sizeof(subkey), input, len,
-			 check, NULL) != NULL;
+	ok = expand(root, "check", subkey, sizeof(subkey)) &&
+		hmac_sha256(subkey, input, len, check);
 	secret_wipe(subkey, sizeof(subkey));
 	return ok;
 }

@@ -25,14 +25,13 @@ reject(KmsAnswer *answer, KmsOutcome outcome, const char *detail)
 	return false;
 }
 
-/* Is what was unwrapped the key that the request is about? */
-bool
-accept_is_key(const KmsRequest *request, KmsAnswer *answer)
+/* Is this the root of the key that the request is about? */
+static bool
+is_root_of_key(const KmsRequest *request, const DekRoot *root, KmsAnswer *answer)
 {
 	uint8		check[KEY_CHECK_BYTES];
 
-	if (!dek_check(&answer->dek, request->key_id, request->tenant,
-				   request->purpose, check))
+	if (!dek_check(root, request->key_id, request->tenant, request->purpose, check))
 		return reject(answer, KMS_UNREACHABLE, "OpenSSL failed");
 	if (!key_checks_equal(check, request->key_check))
 		return reject(answer, KMS_CORRUPT,
@@ -40,19 +39,38 @@ accept_is_key(const KmsRequest *request, KmsAnswer *answer)
 	return true;
 }
 
+/* Is what was unwrapped the key that the request is about? */
+bool
+accept_is_key(const KmsRequest *request, KmsAnswer *answer)
+{
+	DekRoot		root;
+	bool		ok;
+
+	if (!dek_extract(&answer->dek, &root))
+		return reject(answer, KMS_UNREACHABLE, "OpenSSL failed");
+	ok = is_root_of_key(request, &root, answer);
+	secret_wipe(&root, sizeof(root));
+	return ok;
+}
+
 /* Make the reply to a key that was unwrapped, and store the key. */
 bool
 accept_unwrapped(const KmsRequest *request, KmsAnswer *answer, KmsReply *reply)
 {
 	DekId		id = {request->database, request->key_id};
+	DekRoot		root;
+	bool		ok;
 
-	if (!accept_is_key(request, answer))
-		return false;
-	if (!dek_derive(&answer->dek, request->purpose, &reply->subkeys))
+	if (!dek_extract(&answer->dek, &root))
 		return reject(answer, KMS_UNREACHABLE, "OpenSSL failed");
-	(void) dek_cache_store(&id, request->tenant, request->purpose,
-						   &reply->subkeys, request->generation);
-	return true;
+	ok = is_root_of_key(request, &root, answer);
+	if (ok && !dek_derive(&root, request->purpose, &reply->subkeys))
+		ok = reject(answer, KMS_UNREACHABLE, "OpenSSL failed");
+	secret_wipe(&root, sizeof(root));
+	if (ok)
+		(void) dek_cache_store(&id, request->tenant, request->purpose,
+							   &reply->subkeys, request->generation);
+	return ok;
 }
 
 /* Did the KMS give a wrapped key that can be stored? */
@@ -68,10 +86,15 @@ accept_wrapped(KmsAnswer *answer)
 bool
 accept_generated(const KmsRequest *request, KmsAnswer *answer, KmsReply *reply)
 {
+	DekRoot		root;
+	bool		ok;
+
 	if (!accept_wrapped(answer))
 		return false;
-	if (!dek_check(&answer->dek, request->key_id, request->tenant,
-				   request->purpose, reply->key_check))
+	ok = dek_extract(&answer->dek, &root) &&
+		dek_check(&root, request->key_id, request->tenant, request->purpose, reply->key_check);
+	secret_wipe(&root, sizeof(root));
+	if (!ok)
 		return reject(answer, KMS_UNREACHABLE, "OpenSSL failed");
 	strlcpy(reply->kek_version, answer->kek_version, sizeof(reply->kek_version));
 	reply->wrapped_len = answer->wrapped_len;

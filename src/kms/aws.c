@@ -136,11 +136,11 @@ aws_domain(const char *partition_or_region)
 }
 
 /*
- * Read how a KEK is asked.  A region other than that of its ARN makes sense for
+ * Parse how a KEK is asked.  A region other than that of its ARN makes sense for
  * a multi-region key only, whose ARN differs in nothing else.
  */
 static bool
-read_kek(const char *uri, const char *options, AwsKek *kek)
+parse_kek(const char *uri, const char *options, AwsKek *kek)
 {
 	AwsKey		key;
 	KekOption	places[] = {
@@ -162,6 +162,27 @@ read_kek(const char *uri, const char *options, AwsKek *kek)
 		return false;
 	snprintf(kek->arn, sizeof(kek->arn), "arn:%s:kms:%s:%s",
 			 key.partition, kek->region, key.rest);
+	return true;
+}
+
+/* The same, of which the last result is kept: one KEK is often asked in a row. */
+static bool
+read_kek(const char *uri, const char *options, AwsKek *kek)
+{
+	static char last_uri[KEK_URI_MAX];
+	static char last_options[KEK_OPTIONS_MAX];
+	static AwsKek last;
+
+	if (strcmp(uri, last_uri) != 0 || strcmp(options, last_options) != 0)
+	{
+		last_uri[0] = '\0';
+		memset(&last, 0, sizeof(last));
+		if (!parse_kek(uri, options, &last))
+			return false;
+		strlcpy(last_uri, uri, sizeof(last_uri));
+		strlcpy(last_options, options, sizeof(last_options));
+	}
+	*kek = last;
 	return true;
 }
 

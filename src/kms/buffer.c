@@ -247,6 +247,6 @@ base64_decode_exactly(const char *text, void *out, int size)
 		decoded = -1;
 	if (decoded > 0)
 		memcpy(out, bytes, decoded);
-	secret_wipe(bytes, sizeof(bytes));
+	secret_wipe(bytes, len / 4 * 3);
 	return decoded;
 }

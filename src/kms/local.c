@@ -12,8 +12,8 @@
  * by AES-256-GCM, with a label, N, key id and tenant as additional data.
  *
  * Nothing is sent anywhere, so that what other providers parse is made here in
- * its place.  The files are read for every call and not kept, so that a file that is taken
- * away or put back counts at once.  They are refused unless they belong to the
+ * its place.  The files are read for every call and not kept, so that a file that
+ * is taken away or put back counts at once.  They are refused unless they belong to the
  * server's user alone and lie outside the data directory: a backup of the
  * database must not hold them.  What is wrong with one is told by its name and
  * not its path, since whoever opens a value gets to see it.
@@ -31,6 +31,7 @@
 #include "miscadmin.h"
 #include "storage/fd.h"
 
+#include "compat.h"
 #include "crypto/aead.h"
 #include "crypto/derive.h"
 #include "kms/faults.h"
@@ -44,6 +45,7 @@
 #define AAD_LABEL			"envelope/local/1"
 #define AAD_MAX				(sizeof(AAD_LABEL) - 1 + 4 + 8 + 4 + TENANT_MAX_BYTES)
 #define MAX_VERSION			999999999
+#define OUTSIDE_MS			1000
 
 static const char *const no_options[] = {NULL};
 
@@ -62,19 +64,36 @@ local_check_uri(const char *rest)
 	return len > 0 && rest[len] == '\0';
 }
 
-/* Does path, with all links resolved, lie in the data directory? */
+/* A path that was found to lead out of the data directory */
+typedef struct PathOutside
+{
+	char		path[MAXPGPATH];
+	int64		until;			/* boottime_ms() */
+} PathOutside;
+
+/*
+ * Does path, with all links resolved, lie in the data directory?  That it does
+ * not holds for OUTSIDE_MS: following links takes longer than all the rest.
+ */
 static bool
-in_data_directory(const char *path)
+in_data_directory(const char *path, PathOutside *outside)
 {
 	char		real_path[PATH_MAX];
 	char		real_data[PATH_MAX];
 	size_t		len;
 
+	if (boottime_ms() < outside->until && strcmp(outside->path, path) == 0)
+		return false;
+	outside->until = 0;
 	if (realpath(path, real_path) == NULL || realpath(DataDir, real_data) == NULL)
 		return true;			/* cannot tell: refuse */
 	len = strlen(real_data);
-	return strncmp(real_path, real_data, len) == 0 &&
-		(real_path[len] == '/' || real_path[len] == '\0');
+	if (strncmp(real_path, real_data, len) == 0 &&
+		(real_path[len] == '/' || real_path[len] == '\0'))
+		return true;
+	strlcpy(outside->path, path, sizeof(outside->path));
+	outside->until = boottime_ms() + OUTSIDE_MS;
+	return false;
 }
 
 /*
@@ -83,6 +102,7 @@ in_data_directory(const char *path)
 static bool
 check_directory(KmsAnswer *answer)
 {
+	static PathOutside outside;
 	const char *dir = envelope_local_kek_directory;
 	struct stat st;
 
@@ -109,7 +129,7 @@ check_directory(KmsAnswer *answer)
 			 "envelope.local_kek_directory is not a directory that belongs to the server's user and is closed to all others (mode 0700)");
 		return false;
 	}
-	if (in_data_directory(dir))
+	if (in_data_directory(dir, &outside))
 	{
 		fail(answer, KMS_MISCONFIGURED,
 			 "envelope.local_kek_directory lies in the data directory, so that backups would hold the KEK");
@@ -170,6 +190,7 @@ newest_version(const char *name, KmsAnswer *answer)
 static bool
 read_open_file(int fd, const char *path, uint8 *kek, KmsAnswer *answer)
 {
+	static PathOutside outside;
 	const char *file = last_dir_separator(path) + 1;
 	struct stat st;
 	uint8		bytes[KEK_BYTES + 1];
@@ -185,7 +206,7 @@ read_open_file(int fd, const char *path, uint8 *kek, KmsAnswer *answer)
 		fail(answer, KMS_MISCONFIGURED,
 			 "file \"%s\" has mode %04o, not 0600", file,
 			 (unsigned int) (st.st_mode & 07777));
-	else if (in_data_directory(path))
+	else if (in_data_directory(path, &outside))
 		fail(answer, KMS_MISCONFIGURED,
 			 "file \"%s\" lies in the data directory, so that backups would hold the KEK",
 			 file);

@@ -55,7 +55,7 @@ static const RetryPolicy background = {
 
 typedef struct Denial
 {
-	Oid			database;		/* InvalidOid: unused */
+	Oid			database;
 	int64		key_id;
 	char		kek[KEK_NAME_MAX];
 	uint64		generation;
@@ -65,7 +65,9 @@ typedef struct Denial
 	char		detail[KMS_DETAIL_MAX];
 } Denial;
 
+/* Only the first of them are used, so that where all is well none is looked at. */
 static Denial denials[DENIALS_MAX];
+static int	ndenials = 0;
 
 const RetryPolicy *
 retry_policy(KmsPriority priority)
@@ -86,25 +88,40 @@ retry_backoff_ms(const RetryPolicy *policy, int attempts_made, bool throttled)
 	return (int) pg_prng_uint64_range(&pg_global_prng_state, 0, bound);
 }
 
-/* The place of a key: one of few, the one that ends first making room. */
+/* What is remembered of a key, or NULL */
 static Denial *
-place_of(const KmsRequest *request, bool *found)
+find_denial(const KmsRequest *request)
+{
+	for (int i = 0; i < ndenials; i++)
+	{
+		if (denials[i].key_id == request->key_id &&
+			denials[i].database == request->database)
+			return &denials[i];
+	}
+	return NULL;
+}
+
+/* A place for one more: where all are taken, the one that ends first goes. */
+static Denial *
+new_denial(void)
 {
 	Denial	   *first = &denials[0];
 
-	*found = true;
-	for (int i = 0; i < DENIALS_MAX; i++)
+	if (ndenials < DENIALS_MAX)
+		return &denials[ndenials++];
+	for (int i = 1; i < ndenials; i++)
 	{
-		Denial	   *denial = &denials[i];
-
-		if (denial->database == request->database &&
-			denial->key_id == request->key_id)
-			return denial;
-		if (denial->until < first->until)
-			first = denial;
+		if (denials[i].until < first->until)
+			first = &denials[i];
 	}
-	*found = false;
 	return first;
+}
+
+/* Remember it no more; another one moves to its place. */
+static void
+remove_denial(Denial *denial)
+{
+	*denial = denials[--ndenials];
 }
 
 /*
@@ -115,11 +132,13 @@ void
 denials_note(const KmsRequest *request, uint64 generation,
 			 KmsOutcome outcome, const char *detail)
 {
-	bool		found;
-	Denial	   *denial = place_of(request, &found);
+	Denial	   *denial = find_denial(request);
 	double		ms = REMEMBER_MS;
+	int			times = denial && denial->outcome == outcome ? denial->times + 1 : 1;
 
-	denial->times = found && denial->outcome == outcome ? denial->times + 1 : 1;
+	if (denial == NULL)
+		denial = new_denial();
+	denial->times = times;
 	if (outcome == KMS_DENIED && denial->times > 1)
 		ms = DENIED_AGAIN_MS *
 			(1 - DENIED_JITTER + 2 * DENIED_JITTER * pg_prng_double(&pg_global_prng_state));
@@ -138,10 +157,9 @@ denials_note(const KmsRequest *request, uint64 generation,
 bool
 denials_recall(const KmsRequest *request, KmsOutcome *outcome, char *detail)
 {
-	bool		found;
-	Denial	   *denial = place_of(request, &found);
+	const Denial *denial = find_denial(request);
 
-	if (!found || denial->generation != request->generation ||
+	if (denial == NULL || denial->generation != request->generation ||
 		boottime_ms() >= denial->until)
 		return false;
 	*outcome = denial->outcome;
@@ -153,11 +171,10 @@ denials_recall(const KmsRequest *request, KmsOutcome *outcome, char *detail)
 void
 denials_forget(const KmsRequest *request)
 {
-	bool		found;
-	Denial	   *denial = place_of(request, &found);
+	Denial	   *denial = find_denial(request);
 
-	if (found)
-		memset(denial, 0, sizeof(*denial));
+	if (denial)
+		remove_denial(denial);
 }
 
 /*
@@ -167,19 +184,19 @@ denials_forget(const KmsRequest *request)
 void
 denials_forget_kek(Oid database, const char *kek, bool denied_too)
 {
-	for (int i = 0; i < DENIALS_MAX; i++)
+	for (int i = ndenials - 1; i >= 0; i--)
 	{
 		Denial	   *denial = &denials[i];
 
 		if (denial->database == database &&
 			(denied_too || denial->outcome != KMS_DENIED) &&
 			strcmp(denial->kek, kek) == 0)
-			memset(denial, 0, sizeof(*denial));
+			remove_denial(denial);
 	}
 }
 
 void
 denials_forget_all(void)
 {
-	memset(denials, 0, sizeof(denials));
+	ndenials = 0;
 }

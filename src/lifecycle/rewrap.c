@@ -41,7 +41,7 @@
 #include "shmem.h"
 
 /* So many keys are re-wrapped by one transaction. */
-#define BATCH_KEYS 500
+#define BATCH_KEYS 1000
 
 /* So many keys that failed are named; the rest is counted. */
 #define NAMED_FAILURES 10

@@ -46,12 +46,13 @@ static DekCiphers *
 ciphers_of(KeyPurpose purpose, uint8 first_byte)
 {
 	Dek			dek;
+	DekRoot		root;
 	DekSubkeys	subkeys;
 	DekCiphers *result = dek_ciphers_create();
 
 	for (int i = 0; i < DEK_BYTES; i++)
 		dek.bytes[i] = first_byte + i;
-	must(result != NULL && dek_derive(&dek, purpose, &subkeys) &&
+	must(result != NULL && dek_extract(&dek, &root) && dek_derive(&root, purpose, &subkeys) &&
 		 dek_ciphers_load(result, purpose, &subkeys), "a key loads");
 	return result;
 }
