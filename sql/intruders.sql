@@ -26,6 +26,38 @@ SELECT envelope_register_column('intruder.docs', 'body', 'tenant_id', context_ex
 SELECT envelope_unregister_column('intruder.docs', 'body');
 SELECT envelope_revoke('regress_intruder', 'admin');
 
+-- Nor is an index that is moved to terms.
+SELECT envelope_grant('regress_intruder', 'admin');
+SET ROLE regress_intruder;
+CREATE TABLE intruder.seen (who name, session name);
+CREATE OR REPLACE FUNCTION intruder.look(text) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+	IF current_setting('application_name') NOT LIKE 'pg_regress%' THEN
+		BEGIN
+			SET ROLE NONE;
+		EXCEPTION WHEN OTHERS THEN
+			NULL;
+		END;
+	END IF;
+	INSERT INTO intruder.seen VALUES (current_user, session_user);
+	RETURN true;
+END $$;
+CREATE TABLE intruder.indexed (tenant_id text, email text, note text);
+CREATE UNIQUE INDEX by_intruder ON intruder.indexed (tenant_id, email, (('{indexed}'::intruder.checked[])[1] || note));
+TRUNCATE intruder.seen;
+RESET ROLE;
+CALL envelope_protect_live('intruder.indexed', 'tenant_id', '{email}');
+SELECT count(*) > 0 AS looked, count(*) FILTER (WHERE who <> 'regress_intruder') AS as_others FROM intruder.seen;
+DROP TABLE intruder.indexed;
+SET ROLE regress_intruder;
+CREATE OR REPLACE FUNCTION intruder.look(text) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+	RAISE NOTICE '% sees %', current_user, $1;
+	RETURN true;
+END $$;
+RESET ROLE;
+SELECT envelope_revoke('regress_intruder', 'admin');
+
 -- Who owns a protected table has its trigger, and can put it on another table
 -- whose constraint shows what it is given.
 CREATE TABLE victims (tenant_id text, secret text, n integer, CONSTRAINT with_number CHECK (secret <> '' OR n > 0));

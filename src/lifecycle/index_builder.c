@@ -23,6 +23,8 @@
  * The index is defined by DefineIndex and not by a statement: the worker has
  * logged in as a superuser, and nothing but the expressions of an index, which
  * PostgreSQL evaluates in a restricted way, may run of what others have written.
+ * To parse them evaluates some of it too, such as a literal of a domain, and is
+ * restricted by us.
  *
  *-------------------------------------------------------------------------
  */
@@ -175,6 +177,23 @@ find_builds(Oid relid, MemoryContext context, Oid *owner)
 	return builds;
 }
 
+/*
+ * Parse what an index is on, as the table's owner, who could get back to the
+ * worker's user by RESET ROLE if it were not a security-restricted operation.
+ * That cannot last while DefineIndex commits.
+ */
+static IndexStmt *
+transform_restricted(Oid relid, IndexStmt *stmt, Oid owner)
+{
+	int			guc_level = NewGUCNestLevel();
+
+	SetUserIdAndSecContext(owner, SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	stmt = transformIndexStmt(relid, stmt, "CREATE INDEX CONCURRENTLY");
+	AtEOXact_GUC(false, guc_level);
+	SetUserIdAndSecContext(owner, 0);
+	return stmt;
+}
+
 /* CREATE INDEX CONCURRENTLY */
 static void
 build_index(Oid relid, const Build *build, Oid owner, MemoryContext context)
@@ -184,11 +203,10 @@ build_index(Oid relid, const Build *build, Oid owner, MemoryContext context)
 
 	building = build;
 	StartTransactionCommand();
-	SetUserIdAndSecContext(owner, 0);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	LockRelationOid(relid, ShareUpdateExclusiveLock);
 	oldcontext = MemoryContextSwitchTo(context);
-	stmt = transformIndexStmt(relid, build->stmt, "CREATE INDEX CONCURRENTLY");
+	stmt = transform_restricted(relid, build->stmt, owner);
 	MemoryContextSwitchTo(oldcontext);
 	define_index_concurrently(relid, stmt);
 	CommitTransactionCommand();
