@@ -57,6 +57,9 @@ SELECT outcome('CREATE INDEX ON staff (ssn)') AS no_term, outcome('CREATE INDEX 
 	outcome('CREATE STATISTICS s ON id, ssn FROM staff') AS statistics;
 
 -- Refused
+CREATE TABLE heir (id integer);
+SELECT message('ALTER TABLE heir INHERIT staff');
+DROP TABLE heir;
 SELECT message('ALTER TABLE staff ALTER COLUMN ssn TYPE varchar(3)');
 SELECT message($$ALTER TABLE staff ADD CONSTRAINT c CHECK (ssn <> '')$$);
 SELECT outcome('ALTER TABLE staff ALTER COLUMN org TYPE varchar') AS tenant_type, outcome('ALTER TABLE staff ALTER COLUMN note TYPE text USING ssn') AS using_it,
@@ -118,7 +121,11 @@ CREATE TABLE lines (line text);
 \copy staff (org, "Mail__sealed", "Mail") TO 'results/protect_ddl.copy'
 \copy lines FROM 'results/protect_ddl.copy' WITH (FORMAT csv, DELIMITER '~')
 SELECT DISTINCT regexp_replace(line, '(e14e5601)[0-9a-f]+', '\1…') AS stored FROM lines ORDER BY 1;
+\copy staff (org, "Mail", ssn) TO 'results/protect_ddl.binary' (FORMAT binary)
 CREATE TABLE refilled (LIKE staff INCLUDING ALL);
+\copy refilled (org, "Mail", ssn) FROM 'results/protect_ddl.binary' (FORMAT binary)
+SELECT count(*) AS differ FROM refilled r FULL JOIN staff s USING (org, "Mail") WHERE r.org IS NULL OR s.org IS NULL OR r.ssn IS DISTINCT FROM s.ssn;
+TRUNCATE refilled;
 \copy refilled (org, "Mail__sealed", "Mail") FROM 'results/protect_ddl.copy'
 SELECT count(*) AS differ FROM refilled r FULL JOIN staff s USING (org, "Mail") WHERE r.org IS NULL OR s.org IS NULL;
 

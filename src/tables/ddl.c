@@ -373,6 +373,17 @@ check_command(DdlChange *change, AlterTableCmd *command)
 	return NIL;
 }
 
+/* A table that is to inherit from a protected one */
+static void
+refuse_heir(const AlterTableCmd *command)
+{
+	ProtectPlan *parent = command->subtype == AT_AddInherit ?
+		plan_of(castNode(RangeVar, command->def)) : NULL;
+
+	if (parent)
+		refuse(parent, "let another table inherit from", NULL);
+}
+
 static void
 alter_table_before(AlterTableStmt *stmt, DdlChange *change)
 {
@@ -380,6 +391,8 @@ alter_table_before(AlterTableStmt *stmt, DdlChange *change)
 	ListCell   *cell;
 	OwnerScope	scope;
 
+	foreach(cell, stmt->cmds)
+		refuse_heir(lfirst_node(AlterTableCmd, cell));
 	if (stmt->objtype != OBJECT_TABLE ||
 		(change->plan = plan_of(stmt->relation)) == NULL)
 		return;
