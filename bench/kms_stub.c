@@ -182,7 +182,13 @@ main(int argc, char **argv)
 	{
 		struct epoll_event events[256];
 		long long	wait = nqueue > 0 ? clients[queue[0]].due - now_us() : 1000000;
-		int			n = epoll_wait(epoll, events, 256, wait <= 0 ? 0 : (int) ((wait + 999) / 1000));
+		struct timespec timeout = {.tv_sec = wait / 1000000, .tv_nsec = wait % 1000000 * 1000};
+		int			n;
+
+		/* To the microsecond: a part of a millisecond more would be measured. */
+		if (wait < 0)
+			timeout.tv_sec = timeout.tv_nsec = 0;
+		n = epoll_pwait2(epoll, events, 256, &timeout, NULL);
 
 		for (int i = 0; i < n; i++)
 		{

@@ -24,8 +24,10 @@
 #include "nodes/parsenodes.h"
 #include "parser/parse_relation.h"
 #include "rewrite/rewriteHandler.h"
+#include "storage/latch.h"
 #include "storage/lock.h"
 #include "utils/acl.h"
+#include "utils/memutils.h"
 #include "utils/regproc.h"
 #include "utils/rel.h"
 #include "utils/wait_event.h"
@@ -111,6 +113,20 @@ wait_event_named(const char *name)
 #else
 	(void) name;
 	return PG_WAIT_EXTENSION;
+#endif
+}
+
+/*
+ * A set of events to wait for, for the life of the process.  PostgreSQL 17 asks
+ * for a resource owner instead of a memory context.
+ */
+static inline WaitEventSet *
+wait_event_set_create(int nevents)
+{
+#if PG_VERSION_NUM >= 170000
+	return CreateWaitEventSet(NULL, nevents);
+#else
+	return CreateWaitEventSet(TopMemoryContext, nevents);
 #endif
 }
 

@@ -100,15 +100,16 @@ typedef struct Call
 	instr_time	attempted_at;
 	int64		sent_at;		/* the same, boottime_ms() */
 
-	CredentialEntry *credential;	/* NULL: it takes none */
+	CredentialEntry *credential;	/* held; NULL: it takes none */
 	uint64		credential_version;
-	Endpoint   *endpoint;		/* NULL: nothing is sent */
+	Endpoint   *endpoint;		/* held while ASKING; NULL: nothing is sent */
 	struct Call *leader;		/* itself, or that with which it rides */
 	int			place;			/* among those that ride; the leader's is 0 */
 	HttpExchange exchange;		/* of a leader */
 } Call;
 
-static Call *calls = NULL;		/* envelope_kms_connections */
+static Call *calls = NULL;
+static int	ncalls = 0;
 
 /* For one exchange at a time; answers and reply are wiped after each */
 static Call *riders[KMS_BATCH_MAX];
@@ -116,12 +117,12 @@ static KmsTask tasks[KMS_BATCH_MAX];
 static KmsAnswer answers[KMS_BATCH_MAX];
 static KmsReply reply;
 
-/* Called once in the life of the process. */
+/* Called once in the life of the process: so many can be under way at once. */
 void
-calls_start(void)
+calls_start(int max_calls)
 {
-	calls = MemoryContextAllocZero(TopMemoryContext,
-								   envelope_kms_connections * sizeof(Call));
+	calls = MemoryContextAllocZero(TopMemoryContext, max_calls * sizeof(Call));
+	ncalls = max_calls;
 }
 
 /* Ask the source's KEK, or that of the target, for something from now on. */
@@ -345,6 +346,17 @@ note_answer(const Call *call, const KmsAnswer *answer)
 						   kms_operation_name(call->task.operation), answer->detail)));
 }
 
+/* Hold a credential instead of the one held so far. */
+static void
+use_credential(Call *call, CredentialEntry *entry)
+{
+	if (entry)
+		credential_hold(entry);
+	if (call->credential)
+		credential_release(call->credential);
+	call->credential = entry;
+}
+
 /* Give the reply to all who wait, and be free for another call. */
 static void
 finish_call(Call *call, const KmsAnswer *answer)
@@ -354,6 +366,7 @@ finish_call(Call *call, const KmsAnswer *answer)
 	kms_queue_finish(call->slot, &reply);
 	secret_wipe(&reply, sizeof(reply));
 	secret_wipe(&call->made.dek, sizeof(call->made.dek));
+	use_credential(call, NULL);
 	call->step = CALL_FREE;
 }
 
@@ -471,6 +484,25 @@ take_failure(Call *call, KmsAnswer *answer)
 	finish_call(call, answer);
 }
 
+/*
+ * The KEK works, and this is what is found about its credential: that what it
+ * may do cannot be told is no fault of it.
+ */
+static void
+take_check(const Call *call, KmsAnswer *answer)
+{
+	const char *finding = call->credential ?
+		credential_get(call->credential)->finding : NULL;
+	size_t		len;
+
+	if (answer->outcome != KMS_OK)
+		answer_set(answer, KMS_OK, HINT_NONE, "%s", "");
+	len = strlen(answer->detail);
+	if (finding)
+		snprintf(answer->detail + len, sizeof(answer->detail) - len, "%s%s",
+				 len > 0 ? "; " : "", finding);
+}
+
 /* Act on the answer to a call's task. */
 static void
 take_answer(Call *call, KmsAnswer *answer)
@@ -482,9 +514,8 @@ take_answer(Call *call, KmsAnswer *answer)
 	if (envelope_log_kms_calls && answer->hint != HINT_REFUSED)
 		call_log(request, &call->task, answer, &call->attempted_at);
 
-	/* The KEK works: that its rights cannot be told is no fault of it. */
-	if (call->task.operation == KMS_CHECK && answer->outcome != KMS_OK)
-		answer_set(answer, KMS_OK, HINT_NONE, "%s", "");
+	if (call->task.operation == KMS_CHECK)
+		take_check(call, answer);
 	if (retry_with_other_credential(call, answer->hint))
 		return;
 	if (call->credential && answer->outcome == KMS_OK)
@@ -530,7 +561,7 @@ gather_riders(const Call *leader)
 {
 	int			n = 0;
 
-	for (int i = 0; i < envelope_kms_connections; i++)
+	for (int i = 0; i < ncalls; i++)
 	{
 		Call	   *call = &calls[i];
 
@@ -576,6 +607,8 @@ finish_exchange(Call *leader)
 		take_answer(riders[i], &answers[i]);
 		secret_wipe(&answers[i], sizeof(answers[i]));
 	}
+	if (endpoint)
+		endpoint_release(endpoint);
 	http_reset(exchange);
 }
 
@@ -585,15 +618,15 @@ ready_credential(Call *call, KmsAnswer *answer)
 {
 	CredentialKey key = {0};
 
-	call->credential = NULL;
+	use_credential(call, NULL);
 	if (call->provider->identify == NULL)
 		return true;
 	if (!call->provider->identify(&call->task, &key, answer))
 		return false;
-	call->credential = credential_find(&key);
+	use_credential(call, credential_find(&key));
 	if (call->credential == NULL)
 	{
-		answer_set(answer, KMS_UNREACHABLE, HINT_NONE, "out of memory");
+		answer_set(answer, KMS_UNREACHABLE, HINT_NONE, "no room for its credentials");
 		return false;
 	}
 	switch (credential_state(call->credential))
@@ -632,7 +665,7 @@ find_riders(Call *leader)
 		max = leader->provider->batch_max;
 	riders[n] = leader;
 	tasks[n++] = leader->task;
-	for (int i = 0; i < envelope_kms_connections && n < max; i++)
+	for (int i = 0; i < ncalls && n < max; i++)
 	{
 		Call	   *call = &calls[i];
 
@@ -671,7 +704,9 @@ may_send(Call *call, KmsAnswer *answer)
 	}
 	if (!url_host(url, host, sizeof(host)))
 		strlcpy(host, "?", sizeof(host));
-	call->endpoint = endpoint_find(host, call->credential);
+	call->endpoint = endpoint_find(host, call->credential ? credential_hash(call->credential) : 0);
+	if (call->endpoint == NULL)
+		return true;
 	bulk_from = endpoint_bulk_from(call->endpoint);
 	if (call->request->priority == KMS_BULK && bulk_from > boottime_ms())
 	{
@@ -724,7 +759,7 @@ send_request(Call *call, int n)
 		rider->attempts++;
 		rider->attempted_at = call->attempted_at;
 		rider->sent_at = now;
-		rider->credential = call->credential;
+		use_credential(rider, call->credential);
 		rider->credential_version = call->credential_version;
 		rider->endpoint = call->endpoint;
 		rider->due = PG_INT64_MAX;
@@ -732,6 +767,8 @@ send_request(Call *call, int n)
 
 	if (exchange->request.method != NULL)
 	{
+		if (call->endpoint)
+			endpoint_hold(call->endpoint);
 		call->due = now + wait + GIVE_UP_MS;
 		http_run(exchange, Min(policy->connect_ms, wait), wait);
 	}
@@ -754,6 +791,7 @@ attempt_call(Call *call)
 
 	memset(&failed, 0, sizeof(failed));
 	INSTR_TIME_SET_CURRENT(call->attempted_at);
+	call->endpoint = NULL;
 	if (call->provider == NULL)
 		answer_set(&failed, KMS_MISCONFIGURED, HINT_NONE,
 				   "no provider knows the URI of this KEK");
@@ -834,7 +872,7 @@ claim_requests(void)
 {
 	bool		claimed = false;
 
-	for (int i = 0; i < envelope_kms_connections; i++)
+	for (int i = 0; i < ncalls; i++)
 	{
 		int			slot;
 
@@ -918,7 +956,7 @@ advance_call(Call *call)
 bool
 calls_advance(void)
 {
-	for (int i = 0; i < envelope_kms_connections; i++)
+	for (int i = 0; i < ncalls; i++)
 		advance_call(&calls[i]);
 	return claim_requests();
 }
@@ -929,7 +967,7 @@ calls_next_due(void)
 {
 	int64		due = PG_INT64_MAX;
 
-	for (int i = 0; i < envelope_kms_connections; i++)
+	for (int i = 0; i < ncalls; i++)
 	{
 		if (calls[i].step == CALL_ASKING && calls[i].exchange.done &&
 			calls[i].exchange.request.method != NULL)

@@ -3,7 +3,9 @@
  * credential.c
  *	  The worker's credentials: had when first needed, and renewed ahead.
  *
- * There is an entry for each credential that a KEK has needed lately.  It is
+ * There is an entry for each credential that a KEK has needed lately,
+ * CREDENTIALS_MAX at most: one more takes the place of the one used least
+ * lately, but of none that a call uses.  A credential is
  * had by a fetch, a few requests one after the other (kms/aws_credentials.c and
  * its likes say which), beside everything else that the worker does.  It is
  * renewed before it expires, while calls go on with the one there is; so a call
@@ -24,12 +26,17 @@
 
 #include <sys/stat.h>
 
+#include "common/hashfn.h"
 #include "common/pg_prng.h"
 
 #include "compat.h"
 #include "crypto/secret.h"
 #include "kms/credential.h"
 #include "kms/provider.h"
+
+#define CREDENTIALS_MAX		1024
+/* So many are renewed at once; those that a call waits for come on top. */
+#define RENEWALS_MAX		16
 
 #define FETCH_CONNECT_MS	3000
 #define FETCH_ATTEMPT_MS	5000
@@ -56,7 +63,9 @@ typedef struct WatchedFile
 struct CredentialEntry
 {
 	CredentialEntry *next;
+	uint64		hash;			/* of the key */
 	CredentialKey key;
+	int			users;			/* calls that use it */
 
 	bool		usable;			/* current may be shown to the KMS */
 	Credential	current;
@@ -82,6 +91,11 @@ struct CredentialEntry
 };
 
 static CredentialEntry *entries = NULL;
+static int	nentries = 0;
+static int	nfetching = 0;
+
+/* Without a fetch under way there is nothing to do before, boottime_ms(). */
+static int64 next_due = 0;
 
 /* The entry whose fetch is being moved on; its files are watched */
 static CredentialEntry *fetching_entry = NULL;
@@ -274,7 +288,10 @@ end_fetch(CredentialEntry *entry)
 	for (int i = 0; i < lengthof(fetch->scratch); i++)
 		buffer_reset(&fetch->scratch[i]);
 	memset(fetch, 0, sizeof(*fetch));
+	if (entry->fetching)
+		nfetching--;
 	entry->fetching = false;
+	next_due = 0;
 }
 
 static void
@@ -283,6 +300,7 @@ forget_entry(CredentialEntry *entry)
 	end_fetch(entry);
 	credential_reset(&entry->current);
 	free(entry);
+	nentries--;
 }
 
 /* A number of ms, up to a tenth less at random */
@@ -374,6 +392,7 @@ begin_fetch(CredentialEntry *entry, bool doubted)
 	fetch->current = entry->version > 0 ? &entry->current : NULL;
 	fetch->doubted = doubted;
 	entry->fetching = true;
+	nfetching++;
 	entry->nfiles = 0;
 	entry->profiles = profiles_generation();
 	advance_fetch(entry);
@@ -394,29 +413,93 @@ take_fetch_reply(CredentialEntry *entry)
 		advance_fetch(entry);
 }
 
-/* Find the entry of a credential, or make one.  NULL where memory ran out. */
+/* Forget the entry used least lately; false where calls use all of them. */
+static bool
+make_room(void)
+{
+	CredentialEntry **oldest = NULL;
+	CredentialEntry *entry;
+
+	for (CredentialEntry **link = &entries; *link; link = &(*link)->next)
+	{
+		if ((*link)->users == 0 &&
+			(oldest == NULL || (*link)->used_at < (*oldest)->used_at))
+			oldest = link;
+	}
+	if (oldest == NULL)
+		return false;
+	entry = *oldest;
+	*oldest = entry->next;
+	forget_entry(entry);
+	return true;
+}
+
+/* Two keys that are the same have the same hash. */
+static uint64
+hash_key(const CredentialKey *key)
+{
+	const char *const parts[] = {
+		key->profile, key->address, key->name_space, key->role, key->external_id
+	};
+	uint64		hash = 0;
+
+	for (int i = 0; i < lengthof(parts); i++)
+		hash = hash_bytes_extended((const unsigned char *) parts[i], strlen(parts[i]), hash);
+	return hash;
+}
+
+/*
+ * Find the entry of a credential, or make one.  NULL where there is no room or
+ * no memory for it.  It is good until the next call, unless it is held.
+ */
 CredentialEntry *
 credential_find(const CredentialKey *key)
 {
 	CredentialEntry *entry;
+	uint64		hash = hash_key(key);
 
 	for (entry = entries; entry; entry = entry->next)
 	{
-		if (memcmp(&entry->key, key, CREDENTIAL_KEY_BYTES) == 0)
+		if (entry->hash == hash && memcmp(&entry->key, key, CREDENTIAL_KEY_BYTES) == 0)
 		{
 			entry->used_at = boottime_ms();
 			return entry;
 		}
 	}
+	if (nentries >= CREDENTIALS_MAX && !make_room())
+		return NULL;
 	entry = calloc(1, sizeof(*entry));
 	if (entry == NULL)
 		return NULL;
+	entry->hash = hash;
 	entry->key = *key;
 	entry->used_at = boottime_ms();
 	entry->expires_at = entry->renew_at = PG_INT64_MAX;
 	entry->next = entries;
 	entries = entry;
+	nentries++;
 	return entry;
+}
+
+/* A call uses it: it is there until it is released. */
+void
+credential_hold(CredentialEntry *entry)
+{
+	entry->users++;
+}
+
+void
+credential_release(CredentialEntry *entry)
+{
+	Assert(entry->users > 0);
+	entry->users--;
+}
+
+/* What tells it from others, and is the same if it is forgotten and had again */
+uint64
+credential_hash(const CredentialEntry *entry)
+{
+	return entry->hash;
 }
 
 /*
@@ -537,12 +620,26 @@ files_changed(CredentialEntry *entry)
 	return false;
 }
 
+/* When an entry that is not being fetched is to be looked at next */
+static int64
+due_of(const CredentialEntry *entry)
+{
+	int64		due = Max(entry->renew_at, entry->retry_at);
+
+	if ((entry->usable || entry->failures > 0) &&
+		(entry->nfiles > 0 || entry->key.profile[0] != '\0'))
+		due = Min(due, entry->look_at);
+	return due;
+}
+
 /* Move on all that is under way, and begin what is due. */
 void
 credentials_drive(void)
 {
 	int64		now = boottime_ms();
 
+	if (nfetching == 0 && now < next_due)
+		return;
 	for (CredentialEntry **link = &entries; *link;)
 	{
 		CredentialEntry *entry = *link;
@@ -552,12 +649,14 @@ credentials_drive(void)
 			while (entry->fetching && entry->exchange.done)
 				take_fetch_reply(entry);
 		}
-		else if (now >= entry->used_at + IDLE_MS)
+		else if (entry->users == 0 && now >= entry->used_at + IDLE_MS)
 		{
 			*link = entry->next;
 			forget_entry(entry);
 			continue;
 		}
+		else if (nfetching >= RENEWALS_MAX)
+			;					/* when one of them has ended */
 		else if (now >= entry->renew_at && now >= entry->retry_at)
 			begin_fetch(entry, false);
 		else if ((entry->usable || entry->failures > 0) && now >= entry->look_at)
@@ -569,27 +668,28 @@ credentials_drive(void)
 		}
 		link = &entry->next;
 	}
+
+	next_due = PG_INT64_MAX;
+	for (const CredentialEntry *entry = entries; entry; entry = entry->next)
+	{
+		if (!entry->fetching)
+			next_due = Min(next_due, due_of(entry));
+	}
 }
 
-/* When credentials_drive has something to do at the latest, boottime_ms() */
+/*
+ * When credentials_drive has something to do at the latest, boottime_ms(); but
+ * when a reply comes, which wakes the worker by itself.
+ */
 int64
 credentials_next_due(void)
 {
-	int64		due = PG_INT64_MAX;
-
-	for (CredentialEntry *entry = entries; entry; entry = entry->next)
+	for (const CredentialEntry *entry = entries; nfetching > 0 && entry; entry = entry->next)
 	{
-		if (entry->fetching)
-			due = entry->exchange.done ? 0 : due;
-		else
-		{
-			due = Min(due, Max(entry->renew_at, entry->retry_at));
-			if ((entry->usable || entry->failures > 0) &&
-				(entry->nfiles > 0 || entry->key.profile[0] != '\0'))
-				due = Min(due, entry->look_at);
-		}
+		if (entry->fetching && entry->exchange.done)
+			return 0;
 	}
-	return due;
+	return nfetching >= RENEWALS_MAX ? PG_INT64_MAX : next_due;
 }
 
 /* Read everything anew, the present credentials being used meanwhile. */
@@ -604,6 +704,7 @@ credentials_reload(void)
 		if (entry->fetching)
 			end_fetch(entry);
 		if (entry->version > 0)
-			begin_fetch(entry, false);
+			entry->renew_at = boottime_ms();
 	}
+	next_due = 0;
 }

@@ -50,6 +50,7 @@ typedef struct Credential
 								 * to the vendor's own hosts and the endpoint */
 	int64		lifetime_ms;	/* from when it was made; 0: for ever */
 	bool		renewable;
+	const char *finding;		/* what a check should tell of it; NULL */
 } Credential;
 
 typedef enum FetchStep
@@ -101,6 +102,9 @@ typedef enum CredentialState
 typedef struct CredentialEntry CredentialEntry;
 
 extern CredentialEntry *credential_find(const CredentialKey *key);
+extern void credential_hold(CredentialEntry *entry);
+extern void credential_release(CredentialEntry *entry);
+extern uint64 credential_hash(const CredentialEntry *entry);
 extern CredentialState credential_state(CredentialEntry *entry);
 extern const Credential *credential_get(const CredentialEntry *entry);
 extern KmsOutcome credential_problem(const CredentialEntry *entry, char *detail);

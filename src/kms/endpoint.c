@@ -12,6 +12,10 @@
  *
  * What a KMS denies, or finds corrupt, is an answer: it works.
  *
+ * ENDPOINTS_MAX are remembered.  One more takes the place of one that nobody
+ * asks at the moment and that is not known to fail, the one asked least lately;
+ * so those that hang are forgotten last.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -19,7 +23,7 @@
 #include "compat.h"
 #include "kms/endpoint.h"
 
-#define ENDPOINTS_MAX		256
+#define ENDPOINTS_MAX		1024
 
 #define WINDOW_MS			10000
 #define CALLS_MIN			20	/* in a window, before it is judged */
@@ -34,8 +38,9 @@
 struct Endpoint
 {
 	char		host[256];
-	const void *credential;
+	uint64		credential;
 	int64		used_at;
+	int			users;			/* calls under way */
 
 	int64		window_from;
 	int			calls;			/* in the window */
@@ -49,32 +54,77 @@ struct Endpoint
 	int64		bulk_from;
 };
 
+/* Only the first of them are used. */
 static Endpoint endpoints[ENDPOINTS_MAX];
+static int	nendpoints = 0;
 
-/* Find an endpoint, or make one in the place of the one used least lately. */
-Endpoint *
-endpoint_find(const char *host, const void *credential)
+/* Does one endpoint make room rather than the other? */
+static bool
+makes_room_before(const Endpoint *one, const Endpoint *other)
 {
-	Endpoint   *oldest = &endpoints[0];
+	if (one->open != other->open)
+		return other->open;
+	return one->used_at < other->used_at;
+}
 
-	for (int i = 0; i < ENDPOINTS_MAX; i++)
+/* A place for one more; NULL where all are asked at the moment. */
+static Endpoint *
+new_endpoint(void)
+{
+	Endpoint   *first = NULL;
+
+	if (nendpoints < ENDPOINTS_MAX)
+		return &endpoints[nendpoints++];
+	for (int i = 0; i < nendpoints; i++)
 	{
-		Endpoint   *endpoint = &endpoints[i];
+		if (endpoints[i].users == 0 &&
+			(first == NULL || makes_room_before(&endpoints[i], first)))
+			first = &endpoints[i];
+	}
+	return first;
+}
 
-		if (endpoint->used_at > 0 && endpoint->credential == credential &&
-			strcmp(endpoint->host, host) == 0)
+/*
+ * Find an endpoint, or make one; credential is a number that tells them apart.
+ * NULL where there is no place for it: then nothing is known of it.  What is
+ * returned is good until the next call, unless it is held.
+ */
+Endpoint *
+endpoint_find(const char *host, uint64 credential)
+{
+	Endpoint   *endpoint;
+
+	for (int i = 0; i < nendpoints; i++)
+	{
+		endpoint = &endpoints[i];
+		if (endpoint->credential == credential && strcmp(endpoint->host, host) == 0)
 		{
 			endpoint->used_at = boottime_ms();
 			return endpoint;
 		}
-		if (endpoint->used_at < oldest->used_at)
-			oldest = endpoint;
 	}
-	memset(oldest, 0, sizeof(*oldest));
-	strlcpy(oldest->host, host, sizeof(oldest->host));
-	oldest->credential = credential;
-	oldest->used_at = boottime_ms();
-	return oldest;
+	endpoint = new_endpoint();
+	if (endpoint == NULL)
+		return NULL;
+	memset(endpoint, 0, sizeof(*endpoint));
+	strlcpy(endpoint->host, host, sizeof(endpoint->host));
+	endpoint->credential = credential;
+	endpoint->used_at = boottime_ms();
+	return endpoint;
+}
+
+/* A call is under way: the endpoint stays what it is until it is released. */
+void
+endpoint_hold(Endpoint *endpoint)
+{
+	endpoint->users++;
+}
+
+void
+endpoint_release(Endpoint *endpoint)
+{
+	Assert(endpoint->users > 0);
+	endpoint->users--;
 }
 
 /*
@@ -150,8 +200,18 @@ endpoint_note(Endpoint *endpoint, KmsOutcome outcome, KmsHint hint)
 		refuse(endpoint, now);
 }
 
+/* Forget how they did; calls that are under way still have theirs. */
 void
 endpoints_forget(void)
 {
-	memset(endpoints, 0, sizeof(endpoints));
+	for (int i = 0; i < nendpoints; i++)
+	{
+		Endpoint	was = endpoints[i];
+
+		memset(&endpoints[i], 0, sizeof(endpoints[i]));
+		strlcpy(endpoints[i].host, was.host, sizeof(endpoints[i].host));
+		endpoints[i].credential = was.credential;
+		endpoints[i].used_at = was.used_at;
+		endpoints[i].users = was.users;
+	}
 }

@@ -12,7 +12,9 @@
 
 typedef struct Endpoint Endpoint;
 
-extern Endpoint *endpoint_find(const char *host, const void *credential);
+extern Endpoint *endpoint_find(const char *host, uint64 credential);
+extern void endpoint_hold(Endpoint *endpoint);
+extern void endpoint_release(Endpoint *endpoint);
 extern bool endpoint_admits(Endpoint *endpoint);
 extern int64 endpoint_bulk_from(const Endpoint *endpoint);
 extern void endpoint_note(Endpoint *endpoint, KmsOutcome outcome, KmsHint hint);

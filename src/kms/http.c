@@ -17,10 +17,14 @@
  * Secrets: bodies and headers are wiped when an exchange is reset.  What curl
  * copies for itself stays in this process, whose memory is never dumped.
  *
+ * Handles are made once and reset to curl's defaults after each transfer, so
+ * that nothing of one is left for the next, which may be shown to another host.
+ *
  * curl calls us back while it runs: such functions return codes and do not
  * throw.  Its resolver starts threads, which inherit the mask of signals, so
- * that all are blocked around every call that may start one: a signal of the
- * postmaster must be taken by the main thread.
+ * that all are blocked around every call that may start one, or end one (adding
+ * a transfer does neither): a signal of the postmaster must be taken by the main
+ * thread.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,8 +33,11 @@
 #include <ctype.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 
 #include <curl/curl.h>
+
+#include "utils/memutils.h"
 
 #include "compat.h"
 #include "crypto/secret.h"
@@ -43,9 +50,23 @@
 #define IDLE_S				50L
 #define LIFETIME_S			300L
 
+/*
+ * The descriptors that a transfer may need: its connection, another one that is
+ * kept for later, and while a name is looked up a pair of the resolver's and
+ * what that asks by.
+ */
+#define FDS_PER_TRANSFER	5
+/* Those of the process itself, and of fetches of credentials */
+#define FDS_OTHER			64
+
 static CURLM *multi = NULL;
 static int	epoll_fd = -1;
 static int64 timer_due = PG_INT64_MAX;	/* boottime_ms() */
+
+/* Handles that are not in use */
+static CURL **spare = NULL;
+static int	nspare = 0;
+static int	spare_max = 0;
 
 static void
 block_signals(sigset_t *before)
@@ -62,7 +83,10 @@ unblock_signals(const sigset_t *before)
 	(void) pthread_sigmask(SIG_SETMASK, before, NULL);
 }
 
-/* CURLMOPT_SOCKETFUNCTION: what curl wants to know of a socket has changed. */
+/*
+ * CURLMOPT_SOCKETFUNCTION: what curl wants to know of a socket has changed.  Of
+ * one that is watched already curl gives the mark back.
+ */
 static int
 watch_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *known)
 {
@@ -79,6 +103,8 @@ watch_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *known)
 		event.events |= EPOLLIN;
 	if (what & CURL_POLL_OUT)
 		event.events |= EPOLLOUT;
+	if (known)
+		return epoll_ctl(epoll_fd, EPOLL_CTL_MOD, fd, &event);
 	if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0 &&
 		epoll_ctl(epoll_fd, EPOLL_CTL_MOD, fd, &event) != 0)
 		return -1;
@@ -95,14 +121,40 @@ set_timer(CURLM *handle, long timeout_ms, void *arg)
 }
 
 /*
- * Called once in the life of the process; ERROR where the system lacks what it
- * takes.
+ * How many of so many transfers can run at once, as far as the limit of open
+ * files goes: one that ran into it would look as if the KMS had failed.
  */
-void
-http_start(int max_connections)
+static int
+transfers_possible(int wanted)
+{
+	struct rlimit limit;
+	int			possible = wanted;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY &&
+		limit.rlim_cur < FDS_OTHER + (rlim_t) FDS_PER_TRANSFER * wanted)
+	{
+		possible = Max(1, ((int) limit.rlim_cur - FDS_OTHER) / FDS_PER_TRANSFER);
+		ereport(LOG,
+				(errmsg("envelope: %d instead of %d KMS calls can run at once, since the worker may have only %d files open",
+						possible, wanted, (int) limit.rlim_cur),
+				 errhint("Raise the limit on open files, or lower envelope.kms_connections.")));
+	}
+	return possible;
+}
+
+/*
+ * Called once in the life of the process; ERROR where the system lacks what it
+ * takes.  Returns how many of so many transfers may run at once.
+ */
+int
+http_start(int wanted)
 {
 	sigset_t	before;
 	bool		ok;
+	int			possible = transfers_possible(wanted);
+
+	spare = MemoryContextAlloc(TopMemoryContext, possible * sizeof(CURL *));
+	spare_max = possible;
 
 	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (epoll_fd < 0)
@@ -116,12 +168,12 @@ http_start(int max_connections)
 		(void) curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, watch_socket);
 		(void) curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, set_timer);
 		(void) curl_multi_setopt(multi, CURLMOPT_PIPELINING, (long) CURLPIPE_NOTHING);
-		(void) curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, (long) max_connections);
-		(void) curl_multi_setopt(multi, CURLMOPT_MAX_HOST_CONNECTIONS, (long) max_connections);
+		(void) curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, (long) possible);
 	}
 	unblock_signals(&before);
 	if (!ok)
 		elog(ERROR, "could not start libcurl");
+	return possible;
 }
 
 /* What to wait for: readable when there is something to drive */
@@ -299,15 +351,32 @@ set_options(CURL *easy, HttpExchange *exchange, int connect_ms, int attempt_ms)
 		curl_easy_setopt(easy, CURLOPT_URL, request->url.data) == CURLE_OK;
 }
 
+static CURL *
+take_handle(void)
+{
+	return nspare > 0 ? spare[--nspare] : curl_easy_init();
+}
+
+/* Forget everything that a handle was told, and keep it. */
+static void
+give_back_handle(CURL *easy)
+{
+	(void) curl_multi_remove_handle(multi, easy);
+	if (nspare == spare_max)
+	{
+		curl_easy_cleanup(easy);
+		return;
+	}
+	curl_easy_reset(easy);
+	spare[nspare++] = easy;
+}
+
 /* End the transfer of an exchange; what was read stays. */
 static void
 end_transfer(HttpExchange *exchange)
 {
 	if (exchange->handle)
-	{
-		(void) curl_multi_remove_handle(multi, exchange->handle);
-		curl_easy_cleanup(exchange->handle);
-	}
+		give_back_handle(exchange->handle);
 	if (exchange->header_list)
 	{
 		for (struct curl_slist *line = exchange->header_list; line; line = line->next)
@@ -325,7 +394,6 @@ end_transfer(HttpExchange *exchange)
 void
 http_run(HttpExchange *exchange, int connect_ms, int attempt_ms)
 {
-	sigset_t	before;
 	bool		sent;
 
 	Assert(exchange->handle == NULL && !exchange->done);
@@ -338,16 +406,15 @@ http_run(HttpExchange *exchange, int connect_ms, int attempt_ms)
 		return;
 	}
 
-	block_signals(&before);
-	exchange->handle = curl_easy_init();
+	exchange->handle = take_handle();
 	sent = exchange->handle && make_header_list(exchange) &&
 		set_options(exchange->handle, exchange, connect_ms, attempt_ms) &&
 		curl_multi_add_handle(multi, exchange->handle) == CURLM_OK;
 	if (!sent)
+	{
 		end_transfer(exchange);
-	unblock_signals(&before);
-	if (!sent)
 		no_reply(exchange, "the request could not be sent");
+	}
 }
 
 /* Take note of how a transfer ended. */
@@ -425,9 +492,12 @@ http_reset(HttpExchange *exchange)
 {
 	sigset_t	before;
 
-	block_signals(&before);
-	end_transfer(exchange);
-	unblock_signals(&before);
+	if (exchange->handle)
+	{
+		block_signals(&before);
+		end_transfer(exchange);
+		unblock_signals(&before);
+	}
 	http_request_reset(&exchange->request);
 	buffer_reset(&exchange->reply.body);
 	memset(exchange, 0, sizeof(*exchange));

@@ -59,7 +59,7 @@ typedef struct HttpExchange
 	void	   *header_list;
 } HttpExchange;
 
-extern void http_start(int max_connections);
+extern int	http_start(int wanted);
 extern int	http_wait_fd(void);
 extern int64 http_next_due(void);
 extern void http_drive(void);

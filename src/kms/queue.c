@@ -24,12 +24,17 @@
  *
  * One KEK whose KMS hangs must not starve the others, so that a request takes
  * a slot only while its KEK has fewer slots than FOREGROUND_SHARE (for bulk
- * work BULK_SHARE) times those that are free; and the worker runs its requests
- * only while they are fewer than RUNNING_SHARE times the calls that could still
- * be started.  Many KEKs may be at one server, which hangs as a whole: together
- * they have a bit more than one alone, SERVER_SHARE, and never the last call
- * that could be started.  It takes several KMSs that hang at once to hold up the
- * others.
+ * work BULK_SHARE) times those that are free; and the worker, which can run
+ * somewhat more calls than envelope.kms_connections (kms_calls_wanted), runs
+ * at most so many of one KEK, and only while they are fewer than RUNNING_SHARE
+ * times the calls that could still be started.  So a KEK that is alone has all
+ * connections, and another one finds some at once.  Many KEKs may be at one
+ * server, which hangs as a whole: together they have a bit more than one alone,
+ * SERVER_SHARE, and never the last call that could be started.  It takes several
+ * KMSs that hang at once to hold up the others.
+ *
+ * Slots are looked through for every request, so that what is asked for and
+ * answered, some 20 kB, lies apart from them.
  *
  * Locking
  *
@@ -45,6 +50,7 @@
 
 #include "access/xact.h"
 #include "commands/dbcommands.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/condition_variable.h"
 #include "storage/ipc.h"
@@ -74,8 +80,6 @@
 /* How long a refresh may take */
 #define REFRESH_DEADLINE_MS		30000
 
-#define NO_SLOT					(-1)
-
 #define NO_FREE_SLOT	"all slots of the queue were taken until envelope.kms_timeout was over"
 
 typedef enum SlotState
@@ -86,6 +90,7 @@ typedef enum SlotState
 	SLOT_DONE
 } SlotState;
 
+/* What is looked at of all slots */
 typedef struct KmsSlot
 {
 	SlotState	state;
@@ -93,18 +98,36 @@ typedef struct KmsSlot
 	uint64		ticket;			/* order of arrival */
 	int64		deadline;		/* the latest of the waiters', boottime_ms() */
 	ConditionVariable done;
+
+	/* Of the request */
+	KmsOperation operation;
+	KmsPriority priority;		/* the most urgent of the waiters' */
+	Oid			database;
+	int64		key_id;
+	uint64		generation;
+
+	/* Hashes of these; where two are equal by chance they share a share. */
+	uint64		kek;			/* and its database */
+	uint64		server;
+} KmsSlot;
+
+/* What goes through a slot */
+typedef struct KmsMessage
+{
 	KmsRequest	request;
 	KmsReply	reply;			/* when DONE */
-} KmsSlot;
+} KmsMessage;
 
 typedef struct KmsQueue
 {
 	int			nslots;
+	int			ncalls;			/* that the worker can run at once */
 	uint64		next_ticket;
 	Latch	   *worker_latch;	/* NULL while there is no worker */
 	int			worker_pid;
 	bool		worker_was_seen;	/* since the server started */
 	ConditionVariable slot_freed;
+	KmsMessage *messages;		/* one for each slot */
 	KmsSlot		slots[FLEXIBLE_ARRAY_MEMBER];
 } KmsQueue;
 
@@ -126,11 +149,18 @@ slot_count(void)
 	return Max(MIN_SLOTS, SLOTS_PER_CONNECTION * envelope_kms_connections);
 }
 
+/* Where the messages begin, behind the slots */
+static Size
+messages_offset(void)
+{
+	return MAXALIGN(add_size(offsetof(KmsQueue, slots),
+							 mul_size(slot_count(), sizeof(KmsSlot))));
+}
+
 Size
 kms_queue_shmem_size(void)
 {
-	return add_size(offsetof(KmsQueue, slots),
-					mul_size(slot_count(), sizeof(KmsSlot)));
+	return add_size(messages_offset(), mul_size(slot_count(), sizeof(KmsMessage)));
 }
 
 /*
@@ -140,6 +170,7 @@ void
 kms_queue_shmem_init(void *area)
 {
 	queue = area;
+	queue->messages = (KmsMessage *) ((char *) area + messages_offset());
 	queue->nslots = slot_count();
 	ConditionVariableInit(&queue->slot_freed);
 	for (int i = 0; i < queue->nslots; i++)
@@ -184,12 +215,20 @@ wake_worker(void)
 		SetLatch(latch);
 }
 
+static KmsMessage *
+message_of(const KmsSlot *slot)
+{
+	return &queue->messages[slot - queue->slots];
+}
+
 /* Wipe a slot and free it; the lock is held exclusively. */
 static void
 free_slot(KmsSlot *slot)
 {
-	secret_wipe(&slot->request, sizeof(slot->request));
-	secret_wipe(&slot->reply, sizeof(slot->reply));
+	KmsMessage *message = message_of(slot);
+
+	secret_wipe(&message->request, sizeof(message->request));
+	secret_wipe(&message->reply, sizeof(message->reply));
 	slot->state = SLOT_FREE;
 	slot->waiters = 0;
 }
@@ -221,94 +260,115 @@ name_caller(char *role, char *database)
 	strlcpy(database, NameStr(database_name), NAMEDATALEN);
 }
 
-/* Find a slot in which the same is asked for; the lock is held. */
-static int
-find_same(const KmsRequest *request)
+/* Say in a slot what a request, which it may not hold yet, is about. */
+static void
+describe(KmsSlot *slot, const KmsRequest *request)
 {
-	if (request->operation != KMS_UNWRAP)
-		return NO_SLOT;
+	slot->operation = request->operation;
+	slot->priority = request->priority;
+	slot->database = request->database;
+	slot->key_id = request->key_id;
+	slot->generation = request->generation;
+	slot->kek = hash_bytes_extended((const unsigned char *) request->kek,
+									strlen(request->kek), request->database);
+	slot->server = hash_bytes_extended((const unsigned char *) request->uri,
+									   strnlen(request->uri, kms_uri_service_len(request->uri)), 0);
+}
+
+/* Find a slot in which the same is asked for; the lock is held. */
+static KmsSlot *
+find_same(const KmsSlot *wanted, const char *tenant)
+{
+	if (wanted->operation != KMS_UNWRAP)
+		return NULL;
 
 	for (int i = 0; i < queue->nslots; i++)
 	{
-		const KmsSlot *slot = &queue->slots[i];
+		KmsSlot    *slot = &queue->slots[i];
 
-		if ((slot->state == SLOT_QUEUED || slot->state == SLOT_RUNNING) &&
-			slot->request.operation == KMS_UNWRAP &&
-			slot->request.key_id == request->key_id &&
-			slot->request.database == request->database &&
-			slot->request.generation == request->generation &&
-			strcmp(slot->request.tenant, request->tenant) == 0)
-			return i;
+		if (slot->key_id == wanted->key_id &&
+			(slot->state == SLOT_QUEUED || slot->state == SLOT_RUNNING) &&
+			slot->operation == KMS_UNWRAP &&
+			slot->database == wanted->database &&
+			slot->generation == wanted->generation &&
+			strcmp(message_of(slot)->request.tenant, tenant) == 0)
+			return slot;
 	}
-	return NO_SLOT;
+	return NULL;
 }
 
 /*
- * Find a free slot, unless the request's KEK has its share of slots already;
- * the lock is held.
+ * Find a free slot, unless the KEK has its share of slots already; the lock is
+ * held.
  */
-static int
-find_free(const KmsRequest *request)
+static KmsSlot *
+find_free(const KmsSlot *wanted)
 {
-	int			share = request->priority == KMS_BULK ?
-		BULK_SHARE : FOREGROUND_SHARE;
+	int			share = wanted->priority == KMS_BULK ? BULK_SHARE : FOREGROUND_SHARE;
 	int			nfree = 0;
 	int			nsame = 0;
-	int			found = NO_SLOT;
+	KmsSlot    *found = NULL;
 
 	for (int i = 0; i < queue->nslots; i++)
 	{
-		const KmsSlot *slot = &queue->slots[i];
+		KmsSlot    *slot = &queue->slots[i];
 
 		if (slot->state == SLOT_FREE)
 		{
 			nfree++;
-			found = i;
+			found = slot;
 		}
-		else if (slot->request.database == request->database &&
-				 strcmp(slot->request.kek, request->kek) == 0)
+		else if (slot->kek == wanted->kek)
 			nsame++;
 	}
-	return nsame < share * nfree ? found : NO_SLOT;
+	return nsame < share * nfree ? found : NULL;
+}
+
+/* Join a slot in which the same is asked for; the lock is held. */
+static void
+join_slot(KmsSlot *slot, const KmsRequest *request, int64 deadline, int waiters)
+{
+	slot->waiters += waiters;
+	slot->deadline = Max(slot->deadline, deadline);
+	slot->priority = Min(slot->priority, request->priority);
+	message_of(slot)->request.priority = slot->priority;
 }
 
 /*
- * Join a slot that asks for the same, or take a free one.  NO_SLOT where none
- * can be had now.  waiters is 1, or 0 for a refresh, which nobody waits for.
+ * Join a slot that asks for the same, or take a free one.  False where none can
+ * be had now.  waiters is 1, or 0 for a refresh, which nobody waits for.
  */
-static int
+static bool
 enter_slot(const KmsRequest *request, int64 deadline, int waiters)
 {
-	int			index;
+	KmsSlot		wanted;
 	KmsSlot    *slot;
 	char		role[NAMEDATALEN];
 	char		database[NAMEDATALEN];
 
 	name_caller(role, database);
+	describe(&wanted, request);
 	LWLockAcquire(queue_lock(), LW_EXCLUSIVE);
-	index = find_same(request);
-	if (index != NO_SLOT)
+	slot = find_same(&wanted, request->tenant);
+	if (slot)
+		join_slot(slot, request, deadline, waiters);
+	else if ((slot = find_free(&wanted)) != NULL)
 	{
-		slot = &queue->slots[index];
-		slot->waiters += waiters;
-		slot->deadline = Max(slot->deadline, deadline);
-		slot->request.priority = Min(slot->request.priority, request->priority);
-	}
-	else if ((index = find_free(request)) != NO_SLOT)
-	{
-		slot = &queue->slots[index];
+		KmsRequest *copy = &message_of(slot)->request;
+
+		describe(slot, request);
 		slot->state = SLOT_QUEUED;
 		slot->waiters = waiters;
 		slot->ticket = queue->next_ticket++;
 		slot->deadline = deadline;
-		slot->request = *request;
-		strlcpy(slot->request.role, role, sizeof(slot->request.role));
-		strlcpy(slot->request.database_name, database, sizeof(slot->request.database_name));
+		*copy = *request;
+		strlcpy(copy->role, role, sizeof(copy->role));
+		strlcpy(copy->database_name, database, sizeof(copy->database_name));
 	}
-	if (index != NO_SLOT && waiters > 0)
-		held[nheld++] = index;
+	if (slot && waiters > 0)
+		held[nheld++] = (int) (slot - queue->slots);
 	LWLockRelease(queue_lock());
-	return index;
+	return slot != NULL;
 }
 
 /*
@@ -324,7 +384,7 @@ leave_oldest_slot(void)
 	slot->waiters--;
 	if (slot->waiters == 0 &&
 		(slot->state == SLOT_DONE ||
-		 (slot->state == SLOT_QUEUED && slot->request.priority != KMS_REFRESH)))
+		 (slot->state == SLOT_QUEUED && slot->priority != KMS_REFRESH)))
 	{
 		free_slot(slot);
 		freed = true;
@@ -359,7 +419,7 @@ enter_slot_wait(const KmsRequest *request, int64 deadline)
 		wait_event = wait_event_named("EnvelopeKmsSlot");
 
 	ConditionVariablePrepareToSleep(&queue->slot_freed);
-	while (!(entered = enter_slot(request, deadline, 1) != NO_SLOT) &&
+	while (!(entered = enter_slot(request, deadline, 1)) &&
 		   (remaining = deadline - boottime_ms()) > 0)
 		(void) ConditionVariableTimedSleep(&queue->slot_freed, remaining, wait_event);
 	ConditionVariableCancelSleep();
@@ -397,7 +457,7 @@ await_oldest_slot(KmsReply *reply, int64 deadline)
 		LWLockAcquire(queue_lock(), LW_SHARED);
 		done = slot->state == SLOT_DONE;
 		if (done)
-			*reply = slot->reply;
+			*reply = message_of(slot)->reply;
 		worker_was_seen = queue->worker_was_seen;
 		LWLockRelease(queue_lock());
 		if (done || remaining <= 0)
@@ -505,7 +565,7 @@ kms_call_many(int nitems, kms_fill_fn fill, kms_done_fn done, void *arg)
 				}
 			}
 			else if (filled && nheld < BULK_WINDOW)
-				asked = enter_slot(request, deadline, 1) != NO_SLOT;
+				asked = enter_slot(request, deadline, 1);
 
 			if (asked)
 			{
@@ -540,17 +600,29 @@ void
 kms_refresh(const KmsRequest *request)
 {
 	Assert(request->priority == KMS_REFRESH);
-	if (enter_slot(request, boottime_ms() + REFRESH_DEADLINE_MS, 0) != NO_SLOT)
+	if (enter_slot(request, boottime_ms() + REFRESH_DEADLINE_MS, 0))
 		wake_worker();
 }
 
 /*
- * The worker starts: take the queue over from a predecessor that died.
+ * How many calls the worker needs to be able to run at once: so many that a KEK
+ * can have envelope.kms_connections, and another one finds some left.
+ */
+int
+kms_calls_wanted(void)
+{
+	return envelope_kms_connections + envelope_kms_connections / RUNNING_SHARE + 1;
+}
+
+/*
+ * The worker starts, and can run so many calls at once: take the queue over from
+ * a predecessor that died.
  */
 void
-kms_queue_attach(Latch *latch)
+kms_queue_attach(Latch *latch, int ncalls)
 {
 	LWLockAcquire(queue_lock(), LW_EXCLUSIVE);
+	queue->ncalls = ncalls;
 	queue->worker_latch = latch;
 	queue->worker_pid = MyProcPid;
 	queue->worker_was_seen = true;
@@ -585,8 +657,7 @@ kms_queue_detach(void)
 static bool
 may_run(const KmsSlot *slot)
 {
-	size_t		service_len = kms_uri_service_len(slot->request.uri);
-	int			nfree = envelope_kms_connections;
+	int			nfree = queue->ncalls;
 	int			nserver = 0;
 	int			nsame = 0;
 
@@ -597,13 +668,11 @@ may_run(const KmsSlot *slot)
 		if (other->state != SLOT_RUNNING)
 			continue;
 		nfree--;
-		nserver += strncmp(other->request.uri, slot->request.uri, service_len) == 0;
-		if (other->request.database == slot->request.database &&
-			strcmp(other->request.kek, slot->request.kek) == 0)
-			nsame++;
+		nserver += other->server == slot->server;
+		nsame += other->kek == slot->kek;
 	}
-	return nsame < RUNNING_SHARE * nfree && nserver < SERVER_SHARE * nfree &&
-		(nserver == 0 || nfree > 1);
+	return nsame < envelope_kms_connections && nsame < RUNNING_SHARE * nfree &&
+		nserver < SERVER_SHARE * nfree && (nserver == 0 || nfree > 1);
 }
 
 /*
@@ -625,15 +694,12 @@ kms_queue_claim(void)
 		if (slot->state != SLOT_QUEUED)
 			continue;
 		if (best != NULL &&
-			(slot->request.priority > best->request.priority ||
-			 (slot->request.priority == best->request.priority &&
-			  slot->ticket > best->ticket)))
+			(slot->priority > best->priority ||
+			 (slot->priority == best->priority && slot->ticket > best->ticket)))
 			continue;
 
 		/* Many of the same KEK wait in a row: it is judged once. */
-		if (judged == NULL || judged->request.database != slot->request.database ||
-			strcmp(judged->request.kek, slot->request.kek) != 0 ||
-			strcmp(judged->request.uri, slot->request.uri) != 0)
+		if (judged == NULL || judged->kek != slot->kek || judged->server != slot->server)
 		{
 			judged = slot;
 			may = may_run(slot);
@@ -644,14 +710,14 @@ kms_queue_claim(void)
 	if (best)
 		best->state = SLOT_RUNNING;
 	LWLockRelease(queue_lock());
-	return best ? (int) (best - queue->slots) : NO_SLOT;
+	return best ? (int) (best - queue->slots) : -1;
 }
 
 /* The request of a slot that the worker has claimed */
 const KmsRequest *
 kms_queue_request(int slot)
 {
-	return &queue->slots[slot].request;
+	return &queue->messages[slot].request;
 }
 
 /* Until when somebody waits for a claimed slot; joiners extend it. */
@@ -674,7 +740,7 @@ kms_queue_is_wanted(int slot)
 
 	LWLockAcquire(queue_lock(), LW_SHARED);
 	wanted = queue->slots[slot].waiters > 0 ||
-		queue->slots[slot].request.priority == KMS_REFRESH;
+		queue->slots[slot].priority == KMS_REFRESH;
 	LWLockRelease(queue_lock());
 	return wanted;
 }
@@ -694,7 +760,7 @@ kms_queue_finish(int index, const KmsReply *reply)
 		free_slot(slot);
 	else
 	{
-		slot->reply = *reply;
+		message_of(slot)->reply = *reply;
 		slot->state = SLOT_DONE;
 	}
 	LWLockRelease(queue_lock());

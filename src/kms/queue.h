@@ -26,7 +26,8 @@ extern int	kms_worker_pid(void);
 extern int	kms_request_count(void);
 
 /* For the worker */
-extern void kms_queue_attach(Latch *latch);
+extern int	kms_calls_wanted(void);
+extern void kms_queue_attach(Latch *latch, int ncalls);
 extern void kms_queue_detach(void);
 extern int	kms_queue_claim(void);
 extern const KmsRequest *kms_queue_request(int slot);

@@ -8,7 +8,7 @@
  * the request (kms/queue.c), so it starts with the server, serves standbys as
  * well, and never holds up DROP DATABASE.
  *
- * It keeps up to envelope.kms_connections calls under way at once
+ * It keeps as many calls under way at once as the queue lets it
  * (kms/call.c), and the credentials that these take (kms/credential.c).  One
  * wait covers the latch, curl's sockets (kms/http.c) and the next thing that is
  * due.  The end of the process waits for no transfer.
@@ -88,6 +88,18 @@ reload_settings(void)
 	credentials_reload();
 }
 
+/* What the worker waits for, beside the clock */
+static WaitEventSet *
+make_wait_set(void)
+{
+	WaitEventSet *set = wait_event_set_create(3);
+
+	AddWaitEventToSet(set, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(set, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	AddWaitEventToSet(set, WL_SOCKET_READABLE, http_wait_fd(), NULL, NULL);
+	return set;
+}
+
 /*
  * The process's main function.
  */
@@ -95,6 +107,9 @@ void
 envelope_worker_main(Datum arg)
 {
 	uint32		wait_event;
+	WaitEventSet *wait_set;
+	WaitEvent	happened[3];
+	int			ncalls;
 	int64		next_tick = 0;
 	bool		busy;
 
@@ -105,10 +120,11 @@ envelope_worker_main(Datum arg)
 	process_keep_out_of_core_files();
 	wait_event = wait_event_named("EnvelopeWorkerMain");
 	jdoc_wipe_what_is_freed();
-	http_start(envelope_kms_connections);
-	calls_start();
+	ncalls = http_start(kms_calls_wanted());
+	calls_start(ncalls);
+	wait_set = make_wait_set();
 	before_shmem_exit(detach_from_queue, (Datum) 0);
-	kms_queue_attach(MyLatch);
+	kms_queue_attach(MyLatch, ncalls);
 
 	for (;;)
 	{
@@ -127,9 +143,7 @@ envelope_worker_main(Datum arg)
 			next_tick = boottime_ms() + TICK_MS;
 		}
 
-		(void) WaitLatchOrSocket(MyLatch, WL_LATCH_SET | WL_SOCKET_READABLE |
-								 WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-								 http_wait_fd(), busy ? 0 : time_to_sleep(next_tick),
-								 wait_event);
+		(void) WaitEventSetWait(wait_set, busy ? 0 : time_to_sleep(next_tick),
+								happened, lengthof(happened), wait_event);
 	}
 }
