@@ -289,6 +289,21 @@ take_lifetime(CredentialFetch *fetch, const Json *object, const char *name)
 	fetch->stage = STAGE_DONE;
 }
 
+/*
+ * Does a reply of status 403 say that the token lives, and may not do this?  Of
+ * one that is dead or unknown Vault says that permission is denied without
+ * counting errors, or counts two.
+ */
+static bool
+is_forbidden(const Json *doc)
+{
+	const Json *errors = jdoc_get(doc, "errors");
+	const char *error = jdoc_string(jdoc_item(errors, 0));
+
+	return jdoc_length(errors) == 1 && error &&
+		strncmp(error, "1 error occurred:", strlen("1 error occurred:")) == 0;
+}
+
 /* The reply to lookup-self */
 static void
 take_look(CredentialFetch *fetch, const HttpReply *reply, const Json *doc)
@@ -301,11 +316,14 @@ take_look(CredentialFetch *fetch, const HttpReply *reply, const Json *doc)
 	{
 		if (fetch->source != SOURCE_TOKEN)
 			fetch->stage = STAGE_LOG_IN;
-		else if (fetch->doubted)
+		else if (fetch->doubted && !is_forbidden(doc))
 			fetch_fail(fetch, KMS_MISCONFIGURED,
 					   "credentials: Vault does not take the token (lookup-self: permission denied)");
 		else
-			fetch->stage = STAGE_DONE;	/* it may lack just this permission */
+		{
+			fetch->made.finding = "the token may not look itself up (auth/token/lookup-self): how long it lives is not known, and it is not renewed";
+			fetch->stage = STAGE_DONE;
+		}
 	}
 	else
 		fetch_foreign_reply(fetch, reply, "Vault's lookup-self");

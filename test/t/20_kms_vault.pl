@@ -40,7 +40,7 @@ my $profile = JSON::PP->new->decode($profiles)->{profiles}{vault};
 
 write_file("$folder/root", 'root');
 my $server = kms_server('vault',
-	profiles => { vault => $profile, map { $_ => { hosts => [$host], ca_file => $bao->{ca}, token_file => "$folder/$_" } } 'careless', 'poor', 'root' },
+	profiles => { vault => $profile, map { $_ => { hosts => [$host], ca_file => $bao->{ca}, token_file => "$folder/$_" } } 'careless', 'poor', 'root', 'bare' },
 	conf => [ "envelope.cache_ttl = '4s'", "envelope.outage_grace = '5s'", 'max_connections = 120', 'envelope.log_kms_calls = on' ]);
 $server->safe_psql('postgres', q{SELECT envelope_create_kek('local', 'local://platform')});
 my $sql = (grep { /envelope_create_kek/ } of_guide('sql'))[0];
@@ -48,15 +48,24 @@ like($server->safe_psql('postgres', $sql =~ s/'platform'/'vault'/gr), qr/^t\|ok\
 
 # Use
 sub key { my ($name, %more) = @_; bao($bao, 'POST', "transit/keys/$name", { derived => \1, %more }); return "hcvault://$host/transit/keys/$name"; }
+sub policy
+{
+	my ($name, @rules) = @_;
+	return bao($bao, 'PUT', "sys/policies/acl/$name", { policy => join "\n", map { qq{path "$_->[0]" { capabilities = [$_->[1]] }} } @rules });
+}
+
 sub token
 {
 	my ($name, @rules) = @_;
-	bao($bao, 'PUT', "sys/policies/acl/$name", { policy => join "\n", map { qq{path "$_->[0]" { capabilities = [$_->[1]] }} } @rules });
-	write_file("$folder/$name", bao($bao, 'POST', 'auth/token/create', { policies => [$name], ttl => '1h' })->{auth}{client_token});
+	policy($name, @rules);
+	# One that is bare has not even what Vault allows by default.
+	write_file("$folder/$name", bao($bao, 'POST', 'auth/token/create', { policies => [$name], ttl => '1h', $name eq 'bare' ? (no_default_policy => \1) : () })->{auth}{client_token});
 	return;
 }
 token('careless', [ 'transit/*', '"create", "update", "read", "delete"' ]);
 token('poor', [ 'transit/datakey/plaintext/platform', '"update"' ]);
+my @rules = map { [ "transit/$_/bare", '"update"' ] } 'datakey/plaintext', 'decrypt';
+token('bare', @rules);
 sub kek { my ($name, $uri, $profile) = @_; return $server->safe_psql('postgres', qq{SELECT envelope_create_kek('$name', '$uri', '{"profile": "$profile"}')}); }
 kek($_, key($_), 'careless') for 'acme', 'globex';
 $server->safe_psql('postgres', q{
@@ -106,6 +115,23 @@ kek('poor', "hcvault://$host/transit/keys/platform", 'poor');
 ($outcome, $detail) = check_kek($server, 'poor');
 is($outcome, 'denied', 'a policy without decrypt');
 like($detail, qr/permission/, 'check says so');
+
+# A token that may not even look itself up: that is told, and it works all the same.
+kek('bare', key('bare'), 'bare');
+($outcome, $detail) = check_kek($server, 'bare');
+is($outcome, 'ok', 'a token that may do nothing but unwrap and generate');
+like($detail, qr/^the token may not look itself up/, 'of which check says what is not known');
+is($server->safe_psql('postgres', q{SELECT severity FROM envelope_doctor() WHERE subject = 'KEK bare' AND finding LIKE 'the token may not look itself up%'}), 'warning', 'and the doctor');
+$server->safe_psql('postgres', q{SELECT envelope_create_tenant('bare', 'bare'); INSERT INTO sealed VALUES ('bare', envelope_encrypt('bare', 'of bare')); SELECT envelope_evict('bare')});
+is(sqlstate($server, sprintf $open, 'bare'), 'of bare', 'it opens');
+policy('bare', $rules[0]);
+ok(eventually(sub { sqlstate($server, sprintf $open, 'bare') eq 'VE002' }), 'taken out of its policy, decrypting is denied');
+policy('bare', @rules);
+ok(eventually(sub { sqlstate($server, sprintf $open, 'bare') eq 'of bare' }), 'given back, it opens again');
+bao($bao, 'POST', 'auth/token/revoke', { token => slurp_file("$folder/bare") });
+is(sqlstate($server, q{SELECT envelope_evict('bare'); } . sprintf $open, 'bare'), 'VE003', 'a token that was revoked is no denial');
+token('bare', @rules);
+ok(eventually(sub { sqlstate($server, sprintf $open, 'bare') eq 'of bare' }), 'and the next one opens');
 
 # Withdrawn, in each way that there is; measured by a session that reads all the time.
 my $user = Envelope::Session->new($server);
