@@ -1,8 +1,8 @@
 -- Every type that can be protected: what is written under some settings of a
 -- session is read under others as from a table in plaintext, to the last digit.
 
-CREATE EXTENSION IF NOT EXISTS citext;
 SET client_min_messages = warning;
+CREATE EXTENSION IF NOT EXISTS citext;
 CREATE SCHEMA kinds;
 SET search_path = kinds, public;
 CREATE TYPE mood AS ENUM ('sad', 'ok', 'so happy');

@@ -87,15 +87,15 @@ positions_check_list(ParseState *pstate, const Query *outermost, const Query *qu
 	nodes = list_concat(nodes, raw->distinctClause);
 	foreach(cell, nodes)
 	{
-		const Node *node = lfirst(cell);
+		A_Const    *node = lfirst(cell);
 
-		if (node && is_position(node) && intVal(&((const A_Const *) node)->val) >= first)
+		if (node && is_position((Node *) node) && intVal(&node->val) >= first)
 			ereport(ERROR,
 					(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
 					 errmsg("position %d of the select list is behind a protected table's \"*\"",
-							intVal(&((const A_Const *) node)->val)),
+							intVal(&node->val)),
 					 errhint("Name the column."),
-					 parser_errposition(pstate, ((const A_Const *) node)->location)));
+					 parser_errposition(pstate, node->location)));
 	}
 }
 
