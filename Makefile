@@ -33,6 +33,7 @@ OBJS = \
 	src/keys/pending.o \
 	src/keys/provision.o \
 	src/keys/store.o \
+	src/keys/tenant.o \
 	src/keys/uses.o \
 	src/kms/accept.o \
 	src/kms/answer.o \
@@ -65,6 +66,7 @@ OBJS = \
 	src/lifecycle/flip.o \
 	src/lifecycle/maintenance.o \
 	src/lifecycle/index_builder.o \
+	src/lifecycle/pass.o \
 	src/lifecycle/privileges.o \
 	src/lifecycle/progress.o \
 	src/lifecycle/protect_live.o \
@@ -93,10 +95,12 @@ OBJS = \
 	src/tables/protect_progress.o \
 	src/tables/protection.o \
 	src/tables/refuse.o \
+	src/tables/register.o \
 	src/tables/registry.o \
 	src/tables/rewrite.o \
 	src/tables/seal.o \
 	src/tables/seal_check.o \
+	src/tables/seal_guard.o \
 	src/tables/search.o \
 	src/tables/search_column.o \
 	src/tables/search_tenant.o \

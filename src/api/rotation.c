@@ -119,7 +119,7 @@ interval_ms(const Interval *interval)
  * sense.
  */
 static void
-take_pace(FunctionCallInfo fcinfo, int at, RotationPace * pace)
+take_pace(FunctionCallInfo fcinfo, int at, RotationPace *pace)
 {
 	if (PG_ARGISNULL(at) || PG_ARGISNULL(at + 1))
 		ereport(ERROR,
@@ -198,7 +198,7 @@ TENANT_FUNCTION(envelope_destroy_retired_keys, destroy_retired);
 
 /* A row of envelope_verify_tenant */
 static void
-put_count(const char *table, const char *column, const VerifyCount * count, void *arg)
+put_count(const char *table, const char *column, const VerifyCount *count, void *arg)
 {
 	ReturnSetInfo *rsinfo = arg;
 	KeyRow		row;
@@ -265,7 +265,7 @@ typedef struct Loss
 }			Loss;
 
 static void
-put_loss(const char *table, const char *column, const VerifyCount * count, void *arg)
+put_loss(const char *table, const char *column, const VerifyCount *count, void *arg)
 {
 	Loss	   *loss = arg;
 	Datum		values[3];

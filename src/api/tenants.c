@@ -23,6 +23,7 @@
 #include "keys/encoding.h"
 #include "keys/provision.h"
 #include "keys/store.h"
+#include "keys/tenant.h"
 #include "shmem.h"
 
 PG_FUNCTION_INFO_V1(envelope_create_tenant);
@@ -64,22 +65,6 @@ envelope_create_tenants(PG_FUNCTION_ARGS)
 }
 
 /*
- * The state of a tenant; VE001 where there is none.
- */
-static TenantState
-state_of(const char *tenant)
-{
-	size_t		len = strlen(tenant);
-	TenantRow	row;
-
-	if (!catalog_read_tenant(utf8_from_server(tenant, &len), &row))
-		ereport(ERROR,
-				(errcode(ERRCODE_ENVELOPE_UNKNOWN_TENANT),
-				 errmsg("tenant \"%s\" does not exist", tenant)));
-	return row.state;
-}
-
-/*
  * Move a tenant between active and suspended; to be there already is fine.
  */
 static void
@@ -90,7 +75,7 @@ move_tenant(const char *tenant, const char *from, const char *to,
 	OwnerScope	scope;
 	TenantState state;
 
-	(void) state_of(tenant);	/* throws where there is none */
+	(void) tenant_state_of(tenant); /* throws where there is none */
 	store_refuse_serializable("suspend or resume a tenant");
 	store_begin(&scope);
 	if (store_execute("UPDATE envelope.tenants"
@@ -99,11 +84,7 @@ move_tenant(const char *tenant, const char *from, const char *to,
 					  " AND state = $2",
 					  lengthof(params), params) == 0)
 	{
-		state = state_of(tenant);
-		if (state == TENANT_DESTROYED)
-			ereport(ERROR,
-					(errcode(ERRCODE_ENVELOPE_DESTROYED),
-					 errmsg("tenant \"%s\" was destroyed", tenant)));
+		state = tenant_state_of_living(tenant);
 		if (state != tenant_state_parse(to))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -145,7 +126,7 @@ envelope_warm(PG_FUNCTION_ARGS)
 
 	shmem_require();
 	for (int i = 0; i < ntenants; i++)
-		(void) state_of(tenants[i]);
+		(void) tenant_state_of(tenants[i]);
 	PG_RETURN_INT32(provision_warm(tenants, ntenants));
 }
 
@@ -157,7 +138,7 @@ envelope_evict(PG_FUNCTION_ARGS)
 	size_t		len = strlen(tenant);
 
 	shmem_require();
-	(void) state_of(tenant);
+	(void) tenant_state_of(tenant);
 	audit_log_only("tenant.evict", tenant, NULL);
 	PG_RETURN_INT32(dek_cache_evict_tenant(MyDatabaseId, utf8_from_server(tenant, &len)));
 }

@@ -35,6 +35,7 @@
 #include "keys/encoding.h"
 #include "keys/keyring.h"
 #include "keys/memo.h"
+#include "keys/tenant.h"
 #include "keys/uses.h"
 #include "kms/queue.h"
 #include "settings.h"
@@ -102,59 +103,6 @@ report_openssl(void)
 			 errmsg("OpenSSL failed")));
 }
 
-/* A tenant, for a message in the server's encoding */
-static const char *
-tenant_text(const char *tenant)
-{
-	size_t		len = strlen(tenant);
-
-	return utf8_to_server(tenant, &len);
-}
-
-pg_noreturn static void
-report_unknown_tenant(const char *tenant)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_ENVELOPE_UNKNOWN_TENANT),
-			 strlen(tenant) > TENANT_MAX_BYTES ?
-			 errmsg("a tenant id of %zu bytes does not exist", strlen(tenant)) :
-			 errmsg("tenant \"%s\" does not exist", tenant_text(tenant)),
-			 errhint("Tenants are made by envelope_create_tenant.")));
-}
-
-pg_noreturn static void
-report_destroyed(const char *tenant)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_ENVELOPE_DESTROYED),
-			 errmsg("the key of tenant \"%s\" was destroyed", tenant_text(tenant)),
-			 errdetail("Values sealed under it cannot be opened any more.")));
-}
-
-/* Throw unless the tenant may be used. */
-static void
-check_tenant_state(const char *tenant, TenantState state)
-{
-	switch (state)
-	{
-		case TENANT_ACTIVE:
-			return;
-		case TENANT_SUSPENDED:
-			ereport(ERROR,
-					(errcode(ERRCODE_ENVELOPE_SUSPENDED),
-					 errmsg("tenant \"%s\" is suspended", tenant_text(tenant))));
-			break;
-		case TENANT_SCHEDULED:
-			ereport(ERROR,
-					(errcode(ERRCODE_ENVELOPE_SUSPENDED),
-					 errmsg("tenant \"%s\" is suspended", tenant_text(tenant)),
-					 errdetail("It is scheduled to be destroyed.")));
-			break;
-		case TENANT_DESTROYED:
-			report_destroyed(tenant);
-	}
-}
-
 /* Throw (VE007) where the session is bound to another tenant. */
 static void
 check_session_tenant(const char *tenant)
@@ -180,8 +128,8 @@ active_key(const char *tenant, KeyPurpose purpose)
 	TenantRow	row;
 
 	if (strlen(tenant) > TENANT_MAX_BYTES || !memo_tenant(tenant, &row))
-		report_unknown_tenant(tenant);
-	check_tenant_state(tenant, row.state);
+		tenant_report_unknown(tenant);
+	tenant_check_usable(tenant, row.state);
 	if (row.active_keys[purpose] == NO_KEY)
 		ereport(ERROR,
 				(errcode(ERRCODE_ENVELOPE_UNKNOWN_KEY),
@@ -207,7 +155,7 @@ check_may_open(int64 key_id, const char *tenant, KeyPurpose purpose)
 	 */
 	if (!is_tenants &&
 		(strlen(tenant) > TENANT_MAX_BYTES || !memo_tenant(tenant, &tenant_row)))
-		report_unknown_tenant(tenant);
+		tenant_report_unknown(tenant);
 	if (!is_known)
 		ereport(ERROR,
 				(errcode(ERRCODE_ENVELOPE_UNKNOWN_KEY),
@@ -218,8 +166,8 @@ check_may_open(int64 key_id, const char *tenant, KeyPurpose purpose)
 	if (!is_tenants || key->purpose != purpose)
 		report_corrupt();
 	if (key->state == KEY_DESTROYED)
-		report_destroyed(tenant);
-	check_tenant_state(tenant, key->tenant_state);
+		tenant_report_key_destroyed(tenant);
+	tenant_check_usable(tenant, key->tenant_state);
 }
 
 /*

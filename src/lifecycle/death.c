@@ -54,7 +54,7 @@ typedef struct Dying
 	char	   *tenant;			/* server encoding */
 	TimestampTz scheduled_at;	/* state_changed_at of step a */
 	bool		spared;
-}			Dying;
+} Dying;
 
 typedef struct Death
 {
@@ -64,7 +64,7 @@ typedef struct Death
 	Sweep	   *sweep;
 	int64		progress;		/* the row in envelope.rotations */
 	const char *table;
-}			Death;
+} Death;
 
 /*
  * Find the keys that may die: retired ones, and those that an interrupted call
@@ -72,7 +72,7 @@ typedef struct Death
  * to be needed so long ago.
  */
 static void
-find_keys(Death * death, char **tenants, int ntenants, int retention_min)
+find_keys(Death *death, char **tenants, int ntenants, int retention_min)
 {
 	StoreParam	params[] = {
 		store_texts(tenants, ntenants),
@@ -119,7 +119,7 @@ tell_waiting(const char *whom, void *arg)
 
 /* Look for the keys in every bytea column of the database. */
 static void
-scan_database(Death * death, const char *phase)
+scan_database(Death *death, const char *phase)
 {
 	MemoryContext oldcontext = MemoryContextSwitchTo(death->context);
 	int			ntables;
@@ -139,7 +139,7 @@ scan_database(Death * death, const char *phase)
 
 /* What the last scan found of a key; NULL where it is not found. */
 static const SweepKey *
-found(const Death * death, const Dying * key)
+found(const Death *death, const Dying *key)
 {
 	SweepKey   *swept = hash_search(death->sweep->keys, &key->key_id, HASH_FIND, NULL);
 
@@ -148,7 +148,7 @@ found(const Death * death, const Dying * key)
 
 /* Change a key's state, where it is what it is thought to be. */
 static bool
-change_state(Dying * key, const char *from, const char *to, const char *event)
+change_state(Dying *key, const char *from, const char *to, const char *event)
 {
 	StoreParam	params[] = {
 		{INT8OID, Int64GetDatum(key->key_id), false},
@@ -179,12 +179,12 @@ change_state(Dying * key, const char *from, const char *to, const char *event)
 
 /* Name what was found, and leave those keys out. */
 static void
-spare_found(Death * death, bool scheduled)
+spare_found(Death *death, bool scheduled)
 {
 	for (int i = 0; i < death->nkeys; i++)
 	{
 		Dying	   *key = &death->keys[i];
-		const		SweepKey *swept = key->spared ? NULL : found(death, key);
+		const SweepKey *swept = key->spared ? NULL : found(death, key);
 
 		if (swept == NULL)
 			continue;
@@ -202,7 +202,7 @@ spare_found(Death * death, bool scheduled)
 
 /* Step a; those that are scheduled already begin anew. */
 static void
-schedule_keys(Death * death)
+schedule_keys(Death *death)
 {
 	for (int i = 0; i < death->nkeys; i++)
 	{
@@ -248,7 +248,7 @@ require_guards(void)
 
 /* Step f; how many keys have died. */
 static int
-destroy_keys(Death * death)
+destroy_keys(Death *death)
 {
 	int			ndestroyed = 0;
 

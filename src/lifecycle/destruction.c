@@ -24,11 +24,10 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
-#include "errors.h"
 #include "keys/audit.h"
 #include "keys/catalog.h"
-#include "keys/encoding.h"
 #include "keys/store.h"
+#include "keys/tenant.h"
 #include "lifecycle/destruction.h"
 #include "settings.h"
 
@@ -44,18 +43,7 @@ report_no_request(const char *tenant)
 static void
 check_requestable(const char *tenant)
 {
-	size_t		len = strlen(tenant);
-	TenantRow	row;
-
-	if (!catalog_read_tenant(utf8_from_server(tenant, &len), &row))
-		ereport(ERROR,
-				(errcode(ERRCODE_ENVELOPE_UNKNOWN_TENANT),
-				 errmsg("tenant \"%s\" does not exist", tenant)));
-	if (row.state == TENANT_DESTROYED)
-		ereport(ERROR,
-				(errcode(ERRCODE_ENVELOPE_DESTROYED),
-				 errmsg("tenant \"%s\" was destroyed", tenant)));
-	if (row.state == TENANT_SCHEDULED)
+	if (tenant_state_of_living(tenant) == TENANT_SCHEDULED)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("tenant \"%s\" is scheduled to be destroyed already", tenant)));

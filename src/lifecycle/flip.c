@@ -30,7 +30,7 @@ typedef struct FlipBatch
 	NewKey	   *keys;
 	MemoryContext context;
 	bool		throw;
-}			FlipBatch;
+} FlipBatch;
 
 static bool
 fill_generate(int item, KmsRequest *request, void *arg)
@@ -92,7 +92,7 @@ take_generated(int item, const KmsReply *reply, void *arg)
  * the KMS gives none, throws as keyring_report does, or notes why.
  */
 void
-flip_keys(Flip * flips, int nflips, bool throw)
+flip_keys(Flip *flips, int nflips, bool throw)
 {
 	FlipBatch	batch = {flips, palloc0(sizeof(NewKey) * Max(nflips, 1)),
 	CurrentMemoryContext, throw};

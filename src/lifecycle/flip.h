@@ -17,8 +17,8 @@ typedef struct Flip
 	char	   *kek;			/* which wraps the new key */
 	int64		key_id;			/* of the new key; NO_KEY where it failed */
 	char	   *why;			/* it failed */
-}			Flip;
+} Flip;
 
-extern void flip_keys(Flip * flips, int nflips, bool throw);
+extern void flip_keys(Flip *flips, int nflips, bool throw);
 
 #endif							/* ENVELOPE_FLIP_H */

@@ -21,11 +21,10 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
-#include "errors.h"
 #include "keys/audit.h"
 #include "keys/catalog.h"
-#include "keys/encoding.h"
 #include "keys/store.h"
+#include "keys/tenant.h"
 #include "lifecycle/death.h"
 #include "lifecycle/destruction.h"
 #include "lifecycle/maintenance.h"
@@ -43,10 +42,10 @@ typedef struct Job
 	const char *what;			/* for messages */
 	char	  **names;			/* tenants, or a KEK */
 	int			nnames;
-	const		RotationPace *pace;
-}			Job;
+	const RotationPace *pace;
+} Job;
 
-typedef void (*job_fn) (Job * job);
+typedef void (*job_fn) (Job *job);
 
 /*
  * Set how often a tenant's keys, those of tenants without an interval of their
@@ -61,14 +60,9 @@ maintenance_set_interval(const char *kind, const char *subject, const Interval *
 		{INTERVALOID, IntervalPGetDatum(every), every == NULL}
 	};
 	OwnerScope	scope;
-	size_t		len = strlen(subject);
-	TenantRow	row;
 
-	if (strcmp(kind, "tenant") == 0 &&
-		!catalog_read_tenant(utf8_from_server(subject, &len), &row))
-		ereport(ERROR,
-				(errcode(ERRCODE_ENVELOPE_UNKNOWN_TENANT),
-				 errmsg("tenant \"%s\" does not exist", subject)));
+	if (strcmp(kind, "tenant") == 0)
+		(void) tenant_state_of(subject);
 	store_begin(&scope);
 	if (strcmp(kind, "kek") == 0 && !store_lock_kek(subject))
 		ereport(ERROR,
@@ -108,7 +102,7 @@ list_names(MemoryContext context, const char *query, int nparams,
 
 /* Say what went wrong with a job, and note it where its rotations are. */
 static void
-note_failure(const Job * job, const ErrorData *error)
+note_failure(const Job *job, const ErrorData *error)
 {
 	StoreParam	params[] = {store_texts(job->names, job->nnames), store_text(error->message)};
 	OwnerScope	scope;
@@ -131,7 +125,7 @@ note_failure(const Job * job, const ErrorData *error)
  * lock while this one recovered.
  */
 static bool
-do_job(job_fn run, Job * job)
+do_job(job_fn run, Job *job)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ErrorData  *volatile error = NULL;
@@ -153,7 +147,7 @@ do_job(job_fn run, Job * job)
 }
 
 static void
-run_destructions(Job * job)
+run_destructions(Job *job)
 {
 	int			ndestroyed = destruction_of_due();
 
@@ -163,13 +157,13 @@ run_destructions(Job * job)
 }
 
 static void
-run_kek_rotation(Job * job)
+run_kek_rotation(Job *job)
 {
 	(void) rewrap_kek(job->names[0], job->names[1]);
 }
 
 static void
-run_rotation(Job * job)
+run_rotation(Job *job)
 {
 	int			nrotated = rotation_of_tenants(job->names, job->nnames, job->pace,
 											   TROUBLE_WARN);
@@ -178,7 +172,7 @@ run_rotation(Job * job)
 }
 
 static void
-run_deaths(Job * job)
+run_deaths(Job *job)
 {
 	int			ndestroyed = death_of_retired_keys(job->names, job->nnames,
 												   envelope_retired_key_retention, false);
@@ -189,7 +183,7 @@ run_deaths(Job * job)
 /* Do a job for many tenants, in passes. */
 static bool
 do_passes(job_fn run, const char *what, char **tenants, int ntenants,
-		  const RotationPace * pace)
+		  const RotationPace *pace)
 {
 	for (int done = 0; done < ntenants; done += PASS_TENANTS)
 	{
@@ -242,7 +236,7 @@ rotate_keks(MemoryContext context)
 
 /* The tenants that are due, and those whose rotation is not finished */
 static bool
-rotate_tenants(MemoryContext context, const RotationPace * pace)
+rotate_tenants(MemoryContext context, const RotationPace *pace)
 {
 	int			ntenants;
 	char	  **tenants = list_names(context,
@@ -282,7 +276,7 @@ destroy_retired(MemoryContext context)
 
 /* Do what is due, from steps_begin on. */
 void
-maintenance_run(const RotationPace * pace)
+maintenance_run(const RotationPace *pace)
 {
 	MemoryContext context = CurrentMemoryContext;
 	Job			destructions = {"destruction of tenants"};

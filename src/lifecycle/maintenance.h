@@ -11,7 +11,7 @@
 #include "lifecycle/rotation.h"
 #include "utils/timestamp.h"
 
-extern void maintenance_run(const RotationPace * pace);
+extern void maintenance_run(const RotationPace *pace);
 extern void maintenance_set_interval(const char *kind, const char *subject,
 									 const Interval *every);
 

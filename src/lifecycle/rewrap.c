@@ -34,6 +34,7 @@
 #include "keys/encoding.h"
 #include "keys/keyring.h"
 #include "keys/store.h"
+#include "keys/tenant.h"
 #include "kms/queue.h"
 #include "lifecycle/progress.h"
 #include "lifecycle/rewrap.h"
@@ -56,7 +57,7 @@ typedef struct Moving
 	char	   *version;
 	KmsOutcome	outcome;
 	char	   *why;			/* it failed */
-}			Moving;
+} Moving;
 
 typedef struct Rewrap
 {
@@ -65,7 +66,7 @@ typedef struct Rewrap
 	MemoryContext context;
 	Moving	   *keys;
 	int			nkeys;
-}			Rewrap;
+} Rewrap;
 
 static bytea *
 make_bytea(const uint8 *bytes, int len)
@@ -129,7 +130,7 @@ take_rewrapped(int item, const KmsReply *reply, void *arg)
  * store_begin and store_end.  Returns how many were replaced.
  */
 static int
-store_rewrapped(const Rewrap * rewrap)
+store_rewrapped(const Rewrap *rewrap)
 {
 	int64	   *ids = palloc(sizeof(int64) * rewrap->nkeys);
 	bytea	  **before = palloc(sizeof(bytea *) * rewrap->nkeys);
@@ -140,7 +141,7 @@ store_rewrapped(const Rewrap * rewrap)
 
 	for (int i = 0; i < rewrap->nkeys; i++)
 	{
-		const		Moving *key = &rewrap->keys[i];
+		const Moving *key = &rewrap->keys[i];
 
 		if (key->after == NULL)
 			continue;
@@ -177,7 +178,7 @@ lock_kek(const char *kek)
 
 /* Take the keys that a query has found, whose first column is their id. */
 static void
-take_keys(Rewrap * rewrap, uint64 nkeys)
+take_keys(Rewrap *rewrap, uint64 nkeys)
 {
 	rewrap->nkeys = (int) nkeys;
 	rewrap->keys = MemoryContextAllocZero(rewrap->context, sizeof(Moving) * Max(nkeys, 1));
@@ -202,8 +203,6 @@ rewrap_tenant(const char *tenant, const char *kek)
 	Rewrap		rewrap = {NULL};
 	OwnerScope	scope;
 	int			nmoved;
-	size_t		len = strlen(tenant);
-	TenantRow	row;
 
 	shmem_require();
 	store_refuse_serializable("move a tenant's keys");
@@ -214,12 +213,8 @@ rewrap_tenant(const char *tenant, const char *kek)
 					  " WHERE tenant_id = $1 AND state <> 'destroyed'",
 					  lengthof(params), params) == 0)
 	{
-		bool		exists = catalog_read_tenant(utf8_from_server(tenant, &len), &row);
-
-		ereport(ERROR,
-				(errcode(exists ? ERRCODE_ENVELOPE_DESTROYED : ERRCODE_ENVELOPE_UNKNOWN_TENANT),
-				 exists ? errmsg("tenant \"%s\" was destroyed", tenant) :
-				 errmsg("tenant \"%s\" does not exist", tenant)));
+		(void) tenant_state_of_living(tenant);
+		elog(ERROR, "tenant \"%s\" has gone", tenant);
 	}
 	take_keys(&rewrap, store_execute("SELECT key_id FROM envelope.tenant_keys"
 									 " WHERE tenant_id = $1 AND state <> 'destroyed'"
@@ -254,7 +249,7 @@ typedef struct KekRotation
 	int64		seen;
 	int64		failed;
 	StringInfoData failures;	/* the first of them */
-}			KekRotation;
+} KekRotation;
 
 /*
  * The unfinished rotation from one KEK to the other, or a new one.  One in which
@@ -262,7 +257,7 @@ typedef struct KekRotation
  * tell otherwise whether it is complete.
  */
 static void
-begin_kek_rotation(KekRotation * rotation, const char *kek, const char *target)
+begin_kek_rotation(KekRotation *rotation, const char *kek, const char *target)
 {
 	StoreParam	params[] = {store_text(kek), store_text(target)};
 	OwnerScope	scope;
@@ -306,14 +301,14 @@ begin_kek_rotation(KekRotation * rotation, const char *kek, const char *target)
 
 /* Name what failed; VE003 where nothing was answered at all. */
 static void
-note_failures(KekRotation * rotation, const Rewrap * rewrap)
+note_failures(KekRotation *rotation, const Rewrap *rewrap)
 {
 	int			nunreachable = 0;
 	const char *why = NULL;
 
 	for (int i = 0; i < rewrap->nkeys; i++)
 	{
-		const		Moving *key = &rewrap->keys[i];
+		const Moving *key = &rewrap->keys[i];
 		size_t		len;
 
 		if (key->outcome == KMS_OK)
@@ -341,7 +336,7 @@ note_failures(KekRotation * rotation, const Rewrap * rewrap)
 
 /* Re-wrap the next batch; false where there is none. */
 static bool
-rewrap_batch(KekRotation * rotation, Rewrap * rewrap)
+rewrap_batch(KekRotation *rotation, Rewrap *rewrap)
 {
 	MemoryContext batch = AllocSetContextCreate(CurrentMemoryContext, "envelope rewrap",
 												ALLOCSET_DEFAULT_SIZES);
@@ -415,7 +410,7 @@ count_keys_under(const char *kek)
 
 /* The end: complete or not, said and recorded. */
 static bool
-finish_kek_rotation(KekRotation * rotation, const char *kek, const char *target)
+finish_kek_rotation(KekRotation *rotation, const char *kek, const char *target)
 {
 	int64		nleft = strcmp(kek, target) == 0 ? rotation->failed : count_keys_under(kek);
 	OwnerScope	scope;

@@ -35,29 +35,24 @@
 #include "postgres.h"
 
 #include "access/relation.h"
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "miscadmin.h"
-#include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "compat.h"
 #include "errors.h"
-#include "keys/audit.h"
 #include "keys/catalog.h"
-#include "keys/encoding.h"
 #include "keys/store.h"
+#include "keys/tenant.h"
 #include "lifecycle/flip.h"
+#include "lifecycle/pass.h"
 #include "lifecycle/rotation.h"
 #include "lifecycle/steps.h"
+#include "lifecycle/sweep.h"
 #include "shmem.h"
 #include "tables/registry.h"
 
-/* How often to tell of progress, and to look for locked rows again */
-#define NOTICE_MS	10000
+/* How often to look for locked rows again */
 #define RETRY_MIN_MS	20
 #define RETRY_MAX_MS	1000
 
@@ -67,247 +62,17 @@
  */
 #define INDEX_ROUNDS	2
 
-/* A tenant in a pass */
-typedef struct Rotation
-{
-	int64		id;
-	char	   *tenant;			/* server encoding */
-	int64		new_key;
-	bool		resumed;
-	int64		rows;			/* re-encrypted by this call */
-}			Rotation;
-
-typedef struct Pass
-{
-	MemoryContext context;		/* outlives the transactions */
-	Rotation   *rotations;
-	int			nrotations;
-	const		RotationPace *pace;
-	Sweep	   *sweep;
-	const char *table;			/* under way */
-	TimestampTz told_at;
-}			Pass;
-
 /*
  * Throw where a tenant's values cannot be re-encrypted: VE001, VE005, VE006.
  */
 void
 rotation_check_tenant(const char *tenant)
 {
-	size_t		len = strlen(tenant);
-	TenantRow	row;
-
-	if (!catalog_read_tenant(utf8_from_server(tenant, &len), &row))
-		ereport(ERROR,
-				(errcode(ERRCODE_ENVELOPE_UNKNOWN_TENANT),
-				 errmsg("tenant \"%s\" does not exist", tenant)));
-	if (row.state == TENANT_DESTROYED)
-		ereport(ERROR,
-				(errcode(ERRCODE_ENVELOPE_DESTROYED),
-				 errmsg("tenant \"%s\" was destroyed", tenant)));
-	if (row.state != TENANT_ACTIVE)
+	if (tenant_state_of_living(tenant) != TENANT_ACTIVE)
 		ereport(ERROR,
 				(errcode(ERRCODE_ENVELOPE_SUSPENDED),
 				 errmsg("tenant \"%s\" is suspended", tenant),
 				 errdetail("Its values cannot be opened, and so not be re-encrypted.")));
-}
-
-/* The KEK that wraps a tenant's new keys, kept from being dropped; palloc'd. */
-static char *
-kek_of(const char *tenant)
-{
-	StoreParam	params[] = {store_text(tenant)};
-	char	   *kek = NULL;
-
-	if (store_execute("SELECT kek FROM envelope.tenants WHERE tenant_id = $1",
-					  lengthof(params), params) > 0)
-		kek = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	if (kek == NULL)
-		kek = store_default_kek();
-	if (!store_lock_kek(kek))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("KEK \"%s\" does not exist", kek)));
-	return kek;
-}
-
-/* Record a rotation; its id. */
-static int64
-insert_rotation(const char *tenant, int64 new_key, const char *phase,
-				bool finished, const char *error)
-{
-	StoreParam	params[] = {
-		store_text(tenant),
-		{INT8OID, Int64GetDatum(new_key), new_key == NO_KEY},
-		store_text(phase),
-		{BOOLOID, BoolGetDatum(finished), false},
-		store_text(error),
-		store_text(audit_login())
-	};
-	bool		isnull;
-
-	(void) store_execute("UPDATE envelope.rotations"
-						 " SET phase = 'superseded', finished_at = now(), waits_for = NULL"
-						 " WHERE tenant_id = $1 AND kind = 'dek' AND finished_at IS NULL"
-						 " AND $2 IS NOT NULL", lengthof(params), params);
-	(void) store_execute("INSERT INTO envelope.rotations"
-						 " (kind, tenant_id, new_key, phase, finished_at, error, started_by)"
-						 " VALUES ('dek', $1, $2, $3, CASE WHEN $4 THEN now() END, $5, $6)"
-						 " RETURNING rotation_id", lengthof(params), params);
-	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
-									   1, &isnull));
-}
-
-/* The unfinished rotation of a tenant; false where there is none. */
-static bool
-find_unfinished(Rotation * rotation)
-{
-	StoreParam	params[] = {store_text(rotation->tenant)};
-	bool		isnull;
-
-	if (store_execute("SELECT rotation_id, new_key FROM envelope.rotations"
-					  " WHERE tenant_id = $1 AND kind = 'dek' AND finished_at IS NULL",
-					  lengthof(params), params) == 0)
-		return false;
-	rotation->id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-											   SPI_tuptable->tupdesc, 1, &isnull));
-	rotation->new_key = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-													SPI_tuptable->tupdesc, 2, &isnull));
-	rotation->resumed = true;
-	return true;
-}
-
-/* Say what has begun. */
-static void
-record_begin(const char *tenant, const char *kek, int64 key_id)
-{
-	audit_record("rotation.begin", tenant, kek, key_id, NULL);
-}
-
-/*
- * Step 1, for those that have no unfinished rotation.  Tenants that get no key
- * are taken out of the pass.
- */
-static void
-begin_rotations(Pass * pass, RotationTrouble trouble)
-{
-	Flip	   *flips = palloc0(sizeof(Flip) * pass->nrotations);
-	int			nflips = 0;
-	int			nleft = 0;
-	OwnerScope	scope;
-
-	store_begin(&scope);
-	for (int i = 0; i < pass->nrotations; i++)
-	{
-		if (find_unfinished(&pass->rotations[i]))
-			continue;
-		flips[nflips].tenant = pass->rotations[i].tenant;
-		flips[nflips++].kek = kek_of(pass->rotations[i].tenant);
-	}
-	flip_keys(flips, nflips, trouble == TROUBLE_THROW);
-
-	nflips = 0;
-	for (int i = 0; i < pass->nrotations; i++)
-	{
-		Rotation   *rotation = &pass->rotations[i];
-		Flip	   *flip;
-
-		if (!rotation->resumed)
-		{
-			flip = &flips[nflips++];
-			rotation->new_key = flip->key_id;
-			rotation->id = insert_rotation(flip->tenant, flip->key_id,
-										   flip->why ? "failed" : "reencrypt",
-										   flip->why != NULL, flip->why);
-			if (flip->why)
-			{
-				ereport(WARNING,
-						(errmsg("tenant \"%s\" could not be given a new key", flip->tenant),
-						 errdetail("%s", flip->why)));
-				steps_unlock_tenant(flip->tenant);
-				continue;
-			}
-			record_begin(flip->tenant, flip->kek, flip->key_id);
-		}
-		pass->rotations[nleft++] = *rotation;
-	}
-	pass->nrotations = nleft;
-	store_end(&scope);
-}
-
-/* The ids of the pass's rotations as a parameter */
-static StoreParam
-rotation_ids(const Pass * pass)
-{
-	int64	   *ids = palloc(sizeof(int64) * Max(pass->nrotations, 1));
-
-	for (int i = 0; i < pass->nrotations; i++)
-		ids[i] = pass->rotations[i].id;
-	return store_int8s(ids, pass->nrotations);
-}
-
-/* All rotations of the pass enter a phase; in a transaction of its own. */
-static void
-enter_phase(Pass * pass, const char *phase)
-{
-	OwnerScope	scope;
-
-	store_begin(&scope);
-	{
-		StoreParam	params[] = {
-			rotation_ids(pass),
-			store_text(phase),
-			{INT8OID, Int64GetDatum(pass->rotations[0].id), false},
-			{INT8OID, Int64GetDatum(pass->sweep->estimated), false}
-		};
-
-		(void) store_execute("UPDATE envelope.rotations"
-							 " SET phase = $2, pass = $3, waits_for = NULL, relation = NULL,"
-							 " rows_seen = 0, rows_estimated = $4, pid = pg_backend_pid(),"
-							 " phase_at = clock_timestamp(), progress_at = clock_timestamp()"
-							 " WHERE rotation_id = ANY ($1)", lengthof(params), params);
-	}
-	for (int i = 0; i < pass->nrotations; i++)
-		audit_record(psprintf("rotation.%s", phase), pass->rotations[i].tenant,
-					 NULL, pass->rotations[i].new_key, NULL);
-	store_end(&scope);
-	steps_commit();
-}
-
-/* Tell of progress in the lead's row, and now and then by a NOTICE. */
-static void
-tell_progress(Pass * pass, const char *waits_for)
-{
-	OwnerScope	scope;
-	Sweep	   *sweep = pass->sweep;
-	TimestampTz now = GetCurrentTimestamp();
-
-	store_begin(&scope);
-	{
-		StoreParam	params[] = {
-			{INT8OID, Int64GetDatum(pass->rotations[0].id), false},
-			{INT8OID, Int64GetDatum(sweep->seen), false},
-			{INT8OID, Int64GetDatum(sweep->rows), false},
-			store_text(pass->table),
-			store_text(waits_for),
-			{INT8OID, Int64GetDatum(sweep->estimated), false}
-		};
-
-		(void) store_execute("UPDATE envelope.rotations"
-							 " SET rows_seen = $2, rows_reencrypted = $3, relation = $4,"
-							 " waits_for = $5, rows_estimated = $6, progress_at = clock_timestamp()"
-							 " WHERE rotation_id = $1", lengthof(params), params);
-	}
-	store_end(&scope);
-
-	if (TimestampDifferenceExceeds(pass->told_at, now, NOTICE_MS))
-	{
-		pass->told_at = now;
-		ereport(NOTICE,
-				(errmsg("%s: " INT64_FORMAT " rows re-encrypted, " INT64_FORMAT " of about " INT64_FORMAT " looked at",
-						pass->table ? pass->table : "rotation", sweep->rows, sweep->seen,
-						Max(sweep->estimated, sweep->seen))));
-	}
 }
 
 /* Told by the wait for other transactions */
@@ -316,7 +81,7 @@ tell_waiting(const char *whom, void *arg)
 {
 	Pass	   *pass = arg;
 
-	tell_progress(pass, whom);
+	pass_tell(pass, whom);
 	if (whom)
 		ereport(NOTICE,
 				(errmsg("waiting for %s to end its transaction", whom)));
@@ -326,7 +91,7 @@ tell_waiting(const char *whom, void *arg)
 static void
 tell_lagging(const char *whom, void *arg)
 {
-	tell_progress(arg, whom);
+	pass_tell(arg, whom);
 	if (whom)
 		ereport(NOTICE,
 				(errmsg("waiting for %s to catch up", whom)));
@@ -334,7 +99,7 @@ tell_lagging(const char *whom, void *arg)
 
 /* The name of a table for the progress, in the pass's context */
 static char *
-name_table(Pass * pass, Oid relid)
+name_table(Pass *pass, Oid relid)
 {
 	Relation	rel = try_relation_open(relid, AccessShareLock);
 	char	   *name = NULL;
@@ -349,7 +114,7 @@ name_table(Pass * pass, Oid relid)
 
 /* Re-encrypt a table, or what is left of it, in batches. */
 static void
-reencrypt_table(Pass * pass, SweepTable * table)
+reencrypt_table(Pass *pass, SweepTable *table)
 {
 	bool		more;
 
@@ -358,7 +123,7 @@ reencrypt_table(Pass * pass, SweepTable * table)
 	{
 		steps_throttle(tell_lagging, pass);
 		more = sweep_batch(pass->sweep, table, pass->pace->batch_size);
-		tell_progress(pass, NULL);
+		pass_tell(pass, NULL);
 		steps_commit();
 		steps_sleep(pass->pace->pause_ms);
 	} while (more);
@@ -366,13 +131,13 @@ reencrypt_table(Pass * pass, SweepTable * table)
 
 /* Tell who keeps rows from being re-encrypted. */
 static void
-tell_locked(Pass * pass)
+tell_locked(Pass *pass)
 {
 	TransactionId xid = pass->sweep->skipped_for;
 	char	   *whom = TransactionIdIsValid(xid) ? steps_describe_xid(xid) : NULL;
 
 	pass->sweep->skipped_for = InvalidTransactionId;
-	tell_progress(pass, whom ? whom : "rows that other transactions have locked");
+	pass_tell(pass, whom ? whom : "rows that other transactions have locked");
 }
 
 /*
@@ -380,14 +145,14 @@ tell_locked(Pass * pass)
  * had locked.
  */
 static void
-reencrypt_tables(Pass * pass)
+reencrypt_tables(Pass *pass)
 {
 	int			ntables;
 	SweepTable *tables = sweep_tables(pass->sweep, &ntables);
 	long		ms = RETRY_MIN_MS;
 	bool		again;
 
-	enter_phase(pass, "reencrypt");
+	pass_enter_phase(pass, "reencrypt");
 	for (int i = 0; i < ntables; i++)
 		reencrypt_table(pass, &tables[i]);
 
@@ -415,7 +180,7 @@ reencrypt_tables(Pass * pass)
 
 /* Step 4: is no value left under an old key? */
 static bool
-scan_tables(Pass * pass)
+scan_tables(Pass *pass)
 {
 	int			ntables;
 	MemoryContext oldcontext = MemoryContextSwitchTo(pass->context);
@@ -423,11 +188,11 @@ scan_tables(Pass * pass)
 
 	MemoryContextSwitchTo(oldcontext);
 	sweep_begin_scan(pass->sweep);
-	enter_phase(pass, "scan");
+	pass_enter_phase(pass, "scan");
 	for (int i = 0; i < ntables; i++)
 	{
 		pass->table = name_table(pass, tables[i]);
-		tell_progress(pass, NULL);
+		pass_tell(pass, NULL);
 		steps_commit();
 		sweep_scan(pass->sweep, tables[i], SWEEP_REGISTERED);
 		steps_commit();
@@ -437,233 +202,12 @@ scan_tables(Pass * pass)
 	return pass->sweep->hits == 0;
 }
 
-/* Give up, with all that could be done done: some values stay as they were. */
-pg_noreturn static void
-report_trouble(const Pass * pass)
-{
-	HASH_SEQ_STATUS status;
-	SweepKey   *key;
-	int64		nunreadable = 0;
-	int64		nkept = 0;
-	const char *unreadable = NULL;
-	const char *kept = NULL;
-
-	hash_seq_init(&status, pass->sweep->keys);
-	while ((key = hash_seq_search(&status)) != NULL)
-	{
-		nunreadable += key->unreadable;
-		unreadable = key->unreadable_where ? key->unreadable_where : unreadable;
-		nkept += key->kept;
-		kept = key->kept_where ? key->kept_where : kept;
-	}
-	if (nunreadable == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
-				 errmsg(INT64_FORMAT " values under retired keys were kept by a trigger", nkept),
-				 errdetail("The first is in %s.", kept),
-				 errhint("All others are re-encrypted.  Disable the trigger, which is ENABLE ALWAYS or REPLICA, and call again.")));
-	ereport(ERROR,
-			(errcode(ERRCODE_ENVELOPE_CORRUPT),
-			 errmsg(INT64_FORMAT " values under retired keys cannot be opened", nunreadable),
-			 errdetail("The first is in %s.", unreadable),
-			 errhint("All others are re-encrypted.  Mend or delete these, or check the context that the column was registered with, and call again.")));
-}
-
-/*
- * What keeps a tenant from being rotated, palloc'd; NULL where nothing does.
- * If something does, its keys leave the sweep.
- */
-static char *
-take_out_tenant(Pass * pass, const Rotation * rotation)
-{
-	size_t		len = strlen(rotation->tenant);
-	const char *utf8 = utf8_from_server(rotation->tenant, &len);
-	HASH_SEQ_STATUS status;
-	SweepKey   *key;
-	char	   *why = NULL;
-
-	hash_seq_init(&status, pass->sweep->keys);
-	while ((key = hash_seq_search(&status)) != NULL)
-	{
-		if (strcmp(key->tenant, utf8) != 0)
-			continue;
-		if (key->failed)
-			why = pstrdup(key->failed);
-		else if (key->unreadable > 0)
-			why = psprintf(INT64_FORMAT " values under retired keys cannot be opened, the first in %s",
-						   key->unreadable, key->unreadable_where);
-		else if (key->kept > 0)
-			why = psprintf(INT64_FORMAT " values under retired keys were kept by a trigger, the first in %s",
-						   key->kept, key->kept_where);
-	}
-	if (why == NULL)
-		return NULL;
-	hash_seq_init(&status, pass->sweep->keys);
-	while ((key = hash_seq_search(&status)) != NULL)
-	{
-		if (strcmp(key->tenant, utf8) == 0)
-			(void) hash_search(pass->sweep->keys, &key->key_id, HASH_REMOVE, NULL);
-	}
-	return why;
-}
-
-/*
- * Go on without the tenants whose values could not all be re-encrypted: what is
- * wrong with one holds up no other.  Their rotations stay unfinished, and say
- * why.
- */
-static void
-leave_out_trouble(Pass * pass)
-{
-	OwnerScope	scope;
-	int			nleft = 0;
-
-	store_begin(&scope);
-	for (int i = 0; i < pass->nrotations; i++)
-	{
-		Rotation   *rotation = &pass->rotations[i];
-		char	   *why = take_out_tenant(pass, rotation);
-
-		if (why)
-		{
-			StoreParam	params[] = {
-				{INT8OID, Int64GetDatum(rotation->id), false},
-				store_text(why)
-			};
-
-			(void) store_execute("UPDATE envelope.rotations SET error = $2, pid = NULL,"
-								 " waits_for = NULL WHERE rotation_id = $1",
-								 lengthof(params), params);
-			ereport(WARNING,
-					(errmsg("the rotation of tenant \"%s\" could not be finished", rotation->tenant),
-					 errdetail("%s", why),
-					 errhint("See envelope_verify_tenant(); the next call goes on with it.")));
-			steps_unlock_tenant(rotation->tenant);
-		}
-		else
-			pass->rotations[nleft++] = *rotation;
-	}
-	pass->nrotations = nleft;
-	pass->sweep->ntrouble = 0;
-	store_end(&scope);
-	steps_commit();
-}
-
-/* Find out which keys are the old ones. */
-static void
-gather_old_keys(Pass * pass)
-{
-	OwnerScope	scope;
-
-	pass->sweep = sweep_create(pass->context);
-	store_begin(&scope);
-	for (int i = 0; i < pass->nrotations; i++)
-	{
-		StoreParam	params[] = {store_text(pass->rotations[i].tenant)};
-		size_t		len = strlen(pass->rotations[i].tenant);
-		const char *utf8 = utf8_from_server(pass->rotations[i].tenant, &len);
-		uint64		nkeys = store_execute("SELECT key_id FROM envelope.tenant_keys"
-										  " WHERE tenant_id = $1 AND purpose = 'data'"
-										  " AND state IN ('retired', 'scheduled')",
-										  lengthof(params), params);
-
-		for (uint64 j = 0; j < nkeys; j++)
-		{
-			bool		isnull;
-
-			sweep_add_key(pass->sweep,
-						  DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[j],
-													  SPI_tuptable->tupdesc, 1, &isnull)),
-						  utf8);
-		}
-	}
-	store_end(&scope);
-}
-
-/* The keys of a tenant that the proof is about, as a JSON array; their rows. */
-static char *
-tenant_keys_json(const Pass * pass, const char *tenant, int64 *rows)
-{
-	HASH_SEQ_STATUS status;
-	SweepKey   *key;
-	StringInfoData json;
-	size_t		len = strlen(tenant);
-	const char *utf8 = utf8_from_server(tenant, &len);
-
-	*rows = 0;
-	initStringInfo(&json);
-	hash_seq_init(&status, pass->sweep->keys);
-	while ((key = hash_seq_search(&status)) != NULL)
-	{
-		if (strcmp(key->tenant, utf8) != 0)
-			continue;
-		*rows += key->rows;
-		appendStringInfo(&json, "%s\"" INT64_FORMAT "\"", json.len > 0 ? ", " : "",
-						 key->key_id);
-	}
-	return json.data;
-}
-
-/* Step 5: record the proof, and let the tenants go. */
-static void
-record_proof(Pass * pass)
-{
-	OwnerScope	scope;
-
-	store_begin(&scope);
-	for (int i = 0; i < pass->nrotations; i++)
-	{
-		Rotation   *rotation = &pass->rotations[i];
-		int64		rows;
-		char	   *keys = tenant_keys_json(pass, rotation->tenant, &rows);
-		char	   *proof = psprintf("{\"keys\": [%s], \"columns\": [%s]}",
-									 keys, pass->sweep->columns.data);
-		StoreParam	params[] = {
-			{INT8OID, Int64GetDatum(rotation->id), false},
-			store_text(proof),
-			{INT8OID, Int64GetDatum(rows), false}
-		};
-
-		rotation->rows = rows;
-		(void) store_execute("UPDATE envelope.rotations"
-							 " SET phase = 'proven', finished_at = clock_timestamp(),"
-							 " proof = $2::jsonb, rows_reencrypted = $3, relation = NULL,"
-							 " waits_for = NULL, pid = NULL, error = NULL"
-							 " WHERE rotation_id = $1", lengthof(params), params);
-		audit_record("rotation.proven", rotation->tenant, NULL, rotation->new_key, proof);
-	}
-	store_end(&scope);
-	steps_commit();
-	for (int i = 0; i < pass->nrotations; i++)
-		steps_unlock_tenant(pass->rotations[i].tenant);
-}
-
-/* Be the only one to rotate these tenants, as far as they can be rotated. */
-static void
-lock_tenants(Pass * pass, char **tenants, int ntenants, RotationTrouble trouble)
-{
-	pass->rotations = MemoryContextAllocZero(pass->context,
-											 sizeof(Rotation) * Max(ntenants, 1));
-	for (int i = 0; i < ntenants; i++)
-	{
-		if (steps_lock_tenant(tenants[i], true))
-			pass->rotations[pass->nrotations++].tenant =
-				MemoryContextStrdup(pass->context, tenants[i]);
-		else
-			ereport(trouble == TROUBLE_THROW ? ERROR : WARNING,
-					(errcode(ERRCODE_OBJECT_IN_USE),
-					 errmsg("keys of tenant \"%s\" are being rotated or destroyed by another session",
-							tenants[i]),
-					 errhint("See the view envelope.rotation_progress.")));
-	}
-}
-
 /*
  * Rotate tenants, from steps_begin on; those that have a rotation unfinished go
  * on with it.  Returns how many were rotated and proven.
  */
 int
-rotation_of_tenants(char **tenants, int ntenants, const RotationPace * pace,
+rotation_of_tenants(char **tenants, int ntenants, const RotationPace *pace,
 					RotationTrouble trouble)
 {
 	Pass		pass = {CurrentMemoryContext};
@@ -671,14 +215,14 @@ rotation_of_tenants(char **tenants, int ntenants, const RotationPace * pace,
 	shmem_require();
 	pass.pace = pace;
 	pass.told_at = GetCurrentTimestamp();
-	lock_tenants(&pass, tenants, ntenants, trouble);
+	pass_lock(&pass, tenants, ntenants, trouble);
 	registry_check();
-	begin_rotations(&pass, trouble);
+	pass_begin(&pass, trouble);
 	steps_commit();
 	if (pass.nrotations == 0)
 		return 0;
 
-	gather_old_keys(&pass);
+	pass_gather_keys(&pass);
 	pass.sweep->tolerant = trouble == TROUBLE_WARN;
 	{
 		int			ntables;
@@ -697,12 +241,12 @@ rotation_of_tenants(char **tenants, int ntenants, const RotationPace * pace,
 		if (pass.sweep->ntrouble > 0)
 		{
 			if (trouble == TROUBLE_THROW)
-				report_trouble(&pass);
-			leave_out_trouble(&pass);
+				pass_report_trouble(&pass);
+			pass_leave_out_trouble(&pass);
 			if (pass.nrotations == 0)
 				return 0;
 		}
-		enter_phase(&pass, "wait");
+		pass_enter_phase(&pass, "wait");
 		steps_await_transactions(tell_waiting, &pass);
 		if (scan_tables(&pass))
 			break;
@@ -710,7 +254,7 @@ rotation_of_tenants(char **tenants, int ntenants, const RotationPace * pace,
 				(errmsg(INT64_FORMAT " values under retired keys were written meanwhile; once more",
 						pass.sweep->hits)));
 	}
-	record_proof(&pass);
+	pass_record_proof(&pass);
 	return pass.nrotations;
 }
 
@@ -742,11 +286,11 @@ rotation_in_transaction(const char *tenant, bool reencrypt)
 	registry_check();
 
 	store_begin(&scope);
-	flip.kek = kek_of(tenant);
+	flip.kek = pass_kek_of(tenant);
 	flip_keys(&flip, 1, true);
-	id = insert_rotation(tenant, flip.key_id, reencrypt ? "unproven" : "reencrypt",
-						 reencrypt, NULL);
-	record_begin(tenant, flip.kek, flip.key_id);
+	id = pass_record(tenant, flip.key_id, reencrypt ? "unproven" : "reencrypt",
+					 reencrypt, NULL);
+	pass_audit_begin(tenant, flip.kek, flip.key_id);
 	store_end(&scope);
 	if (!reencrypt)
 		return flip.key_id;
@@ -755,13 +299,13 @@ rotation_in_transaction(const char *tenant, bool reencrypt)
 	pass.rotations = palloc0(sizeof(Rotation));
 	pass.rotations[0].tenant = flip.tenant;
 	pass.nrotations = 1;
-	gather_old_keys(&pass);
+	pass_gather_keys(&pass);
 	tables = sweep_tables(pass.sweep, &ntables);
 	sweep_name_triggers(tables, ntables);
 	for (int i = 0; i < ntables; i++)
 		sweep_whole(pass.sweep, &tables[i]);
 	if (pass.sweep->ntrouble > 0)
-		report_trouble(&pass);
+		pass_report_trouble(&pass);
 
 	store_begin(&scope);
 	{

@@ -15,20 +15,18 @@ typedef enum RotationTrouble
 {
 	TROUBLE_THROW,
 	TROUBLE_WARN				/* leave the tenant out */
-}			RotationTrouble;
+} RotationTrouble;
 
 /* How fast to go */
 typedef struct RotationPace
 {
 	int			batch_size;		/* rows */
 	int64		pause_ms;		/* after each batch */
-}			RotationPace;
-
-#define ROTATION_BATCH_SIZE 1000
+} RotationPace;
 
 extern int64 rotation_in_transaction(const char *tenant, bool reencrypt);
 extern int	rotation_of_tenants(char **tenants, int ntenants,
-								const RotationPace * pace,
+								const RotationPace *pace,
 								RotationTrouble trouble);
 extern void rotation_check_tenant(const char *tenant);
 

@@ -57,7 +57,7 @@ sweep_create(MemoryContext context)
 
 /* Add a key of a tenant (UTF-8). */
 void
-sweep_add_key(Sweep * sweep, int64 key_id, const char *tenant)
+sweep_add_key(Sweep *sweep, int64 key_id, const char *tenant)
 {
 	char	   *copy = MemoryContextStrdup(sweep->context, tenant);
 	SweepKey   *key = hash_search(sweep->keys, &key_id, HASH_ENTER, NULL);
@@ -78,7 +78,7 @@ sweep_table_name(Relation rel)
  * Become the owner of a table, see the file's header, until table_scope_end.
  */
 void
-table_scope_begin(TableScope * scope, Oid owner)
+table_scope_begin(TableScope *scope, Oid owner)
 {
 	static const char *const settings[][2] = {
 		{"search_path", "pg_catalog, pg_temp"},
@@ -96,7 +96,7 @@ table_scope_begin(TableScope * scope, Oid owner)
 }
 
 void
-table_scope_end(TableScope * scope)
+table_scope_end(TableScope *scope)
 {
 	AtEOXact_GUC(false, scope->guc_level);
 	SetUserIdAndSecContext(scope->user, scope->sec_context);
@@ -107,7 +107,7 @@ table_scope_end(TableScope * scope)
  * context.
  */
 SweepTable *
-sweep_tables(Sweep * sweep, int *ntables)
+sweep_tables(Sweep *sweep, int *ntables)
 {
 	List	   *relids = registry_tables();
 	SweepTable *tables = MemoryContextAllocZero(sweep->context,
@@ -138,7 +138,7 @@ sweep_tables(Sweep * sweep, int *ntables)
  * are ENABLE ALWAYS or REPLICA.
  */
 void
-sweep_name_triggers(const SweepTable * tables, int ntables)
+sweep_name_triggers(const SweepTable *tables, int ntables)
 {
 	for (int i = 0; i < ntables; i++)
 	{
@@ -169,7 +169,7 @@ sweep_name_triggers(const SweepTable * tables, int ntables)
  * the key has turned out to be of no use.
  */
 SweepKey *
-sweep_key_of(Sweep * sweep, TupleTableSlot *slot, AttrNumber attnum)
+sweep_key_of(Sweep *sweep, TupleTableSlot *slot, AttrNumber attnum)
 {
 	bool		isnull;
 	Datum		value = slot_getattr(slot, attnum, &isnull);

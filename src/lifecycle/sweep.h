@@ -26,7 +26,7 @@ typedef struct SweepKey
 	int64		kept;			/* values that a trigger has kept */
 	char	   *kept_where;		/* the first of them */
 	char	   *failed;			/* why the key cannot be used, or NULL */
-}			SweepKey;
+} SweepKey;
 
 /* So many blocks are looked at, or not, together: a member of a Bitmapset */
 #define SWEEP_UNIT_BLOCKS 8
@@ -40,7 +40,7 @@ typedef struct SweepTable
 	bool		in_units;		/* only some units are looked at */
 	Bitmapset  *units;			/* these; NULL: none */
 	Bitmapset  *skipped;		/* units with rows that others had locked */
-}			SweepTable;
+} SweepTable;
 
 /* A set of keys, and what has been seen of their values */
 typedef struct Sweep
@@ -56,31 +56,31 @@ typedef struct Sweep
 	int			ntrouble;		/* keys that failed, or have values that stay */
 	StringInfoData columns;		/* of the last scan, elements of a JSON array */
 	int64		hits;			/* of the last scan */
-}			Sweep;
+} Sweep;
 
 /* Which columns a scan looks at */
 typedef enum SweepScope
 {
 	SWEEP_REGISTERED,
 	SWEEP_ALL_BYTEA
-}			SweepScope;
+} SweepScope;
 
-extern Sweep * sweep_create(MemoryContext context);
-extern void sweep_add_key(Sweep * sweep, int64 key_id, const char *tenant);
-extern SweepTable * sweep_tables(Sweep * sweep, int *ntables);
-extern void sweep_name_triggers(const SweepTable * tables, int ntables);
+extern Sweep *sweep_create(MemoryContext context);
+extern void sweep_add_key(Sweep *sweep, int64 key_id, const char *tenant);
+extern SweepTable *sweep_tables(Sweep *sweep, int *ntables);
+extern void sweep_name_triggers(const SweepTable *tables, int ntables);
 
-extern bool sweep_batch(Sweep * sweep, SweepTable * table, int batch_size);
-extern bool sweep_again(SweepTable * table);
-extern void sweep_whole(Sweep * sweep, SweepTable * table);
+extern bool sweep_batch(Sweep *sweep, SweepTable *table, int batch_size);
+extern bool sweep_again(SweepTable *table);
+extern void sweep_whole(Sweep *sweep, SweepTable *table);
 
-extern void sweep_begin_scan(Sweep * sweep);
-extern void sweep_scan(Sweep * sweep, Oid relid, SweepScope scope);
+extern void sweep_begin_scan(Sweep *sweep);
+extern void sweep_scan(Sweep *sweep, Oid relid, SweepScope scope);
 extern Oid *sweep_scan_tables(SweepScope scope, int *ntables);
 
 extern char *sweep_table_name(Relation rel);
 extern char *sweep_place(Relation rel, AttrNumber attnum, ItemPointer tid);
-extern SweepKey * sweep_key_of(Sweep * sweep, TupleTableSlot *slot, AttrNumber attnum);
+extern SweepKey *sweep_key_of(Sweep *sweep, TupleTableSlot *slot, AttrNumber attnum);
 
 /* The table's owner, for work on it */
 typedef struct TableScope
@@ -88,9 +88,9 @@ typedef struct TableScope
 	Oid			user;
 	int			sec_context;
 	int			guc_level;
-}			TableScope;
+} TableScope;
 
-extern void table_scope_begin(TableScope * scope, Oid owner);
-extern void table_scope_end(TableScope * scope);
+extern void table_scope_begin(TableScope *scope, Oid owner);
+extern void table_scope_end(TableScope *scope);
 
 #endif							/* ENVELOPE_SWEEP_H */

@@ -204,7 +204,7 @@ rescan_for(IndexScanDesc scan, Relation index, Datum value)
 
 /* Add the units that an index says the sweep's tenants have rows in. */
 static Bitmapset *
-add_units(Sweep * sweep, Relation rel, Relation index, AttrNumber tenant, Bitmapset *units)
+add_units(Sweep *sweep, Relation rel, Relation index, AttrNumber tenant, Bitmapset *units)
 {
 	Oid			type = TupleDescAttr(RelationGetDescr(rel), tenant - 1)->atttypid;
 	IndexScanDesc scan = index_scan_begin(rel, index, GetActiveSnapshot(), 1);
@@ -238,7 +238,7 @@ add_units(Sweep * sweep, Relation rel, Relation index, AttrNumber tenant, Bitmap
  * sweep's context.  False where no index tells.  A snapshot is active.
  */
 bool
-sweep_index_units(Sweep * sweep, Relation rel, const SealedTable * sealed,
+sweep_index_units(Sweep *sweep, Relation rel, const SealedTable *sealed,
 				  Bitmapset **units)
 {
 	Bitmapset  *done = NULL;
@@ -273,7 +273,7 @@ sweep_index_of_keys(Relation rel, AttrNumber attnum)
 
 /* Call found for each row that such an index has under a key of the sweep. */
 void
-sweep_index_look(Sweep * sweep, Relation rel, Relation index, sweep_found_fn found,
+sweep_index_look(Sweep *sweep, Relation rel, Relation index, sweep_found_fn found,
 				 void *arg)
 {
 	TupleTableSlot *slot = table_slot_create(rel, NULL);

@@ -50,11 +50,11 @@ typedef struct Rewriter
 	TupleTableSlot *locked;
 	TupleTableSlot *fresh;
 	LockWaitPolicy wait;
-}			Rewriter;
+} Rewriter;
 
 /* Has the row a value under one of the keys? */
 static bool
-row_matches(Rewriter * work, TupleTableSlot *slot)
+row_matches(Rewriter *work, TupleTableSlot *slot)
 {
 	for (int i = 0; i < work->sealed->ncolumns; i++)
 	{
@@ -68,7 +68,7 @@ row_matches(Rewriter * work, TupleTableSlot *slot)
  * Seal a value anew for the tenant whose key it is under.
  */
 static Datum
-reseal(const SweepKey * key, const char *context, size_t context_len, Datum value)
+reseal(const SweepKey *key, const char *context, size_t context_len, Datum value)
 {
 	ValueLabel	label = {key->tenant, context, context_len};
 	bytea	   *sealed = DatumGetByteaPP(value);
@@ -94,7 +94,7 @@ is_about_key(int sqlerrcode)
 
 /* A key whose values cannot all be re-encrypted is counted once. */
 static void
-count_trouble(Rewriter * work, const SweepKey * key)
+count_trouble(Rewriter *work, const SweepKey *key)
 {
 	if (key->unreadable == 0 && key->kept == 0 && key->failed == NULL)
 		work->sweep->ntrouble++;
@@ -102,7 +102,7 @@ count_trouble(Rewriter * work, const SweepKey * key)
 
 /* Note that a value does not open, or that its key is of no use. */
 static void
-note_trouble(Rewriter * work, SweepKey * key, AttrNumber attnum, ItemPointer tid,
+note_trouble(Rewriter *work, SweepKey *key, AttrNumber attnum, ItemPointer tid,
 			 const ErrorData *error)
 {
 	MemoryContext context = work->sweep->context;
@@ -122,7 +122,7 @@ note_trouble(Rewriter * work, SweepKey * key, AttrNumber attnum, ItemPointer tid
  * to release.
  */
 static bool
-try_reseal(Rewriter * work, SealedColumn * column, SweepKey * key,
+try_reseal(Rewriter *work, SealedColumn *column, SweepKey *key,
 		   TupleTableSlot *slot, Datum *value)
 {
 	MemoryContext oldcontext = CurrentMemoryContext;
@@ -159,7 +159,7 @@ try_reseal(Rewriter * work, SealedColumn * column, SweepKey * key,
  * as it was: to do it again would not help.  True if there are any.
  */
 static bool
-note_kept(Rewriter * work, const Bitmapset *columns)
+note_kept(Rewriter *work, const Bitmapset *columns)
 {
 	bool		suppressed = !ItemPointerIsValid(&work->fresh->tts_tid);
 	bool		result = false;
@@ -187,7 +187,7 @@ note_kept(Rewriter * work, const Bitmapset *columns)
 
 /* Update a row that is locked. */
 static void
-rewrite_row(Rewriter * work)
+rewrite_row(Rewriter *work)
 {
 	TupleTableSlot *locked = work->locked;
 	TupleTableSlot *fresh = work->fresh;
@@ -226,7 +226,7 @@ rewrite_row(Rewriter * work)
 
 /* Come back to a block. */
 static void
-remember_skipped(Rewriter * work, SweepTable * table, BlockNumber block)
+remember_skipped(Rewriter *work, SweepTable *table, BlockNumber block)
 {
 	MemoryContext oldcontext = MemoryContextSwitchTo(work->sweep->context);
 
@@ -249,7 +249,7 @@ locker_of(TupleTableSlot *slot, const TM_FailureData *failure)
  * else has it, or has changed it: then its place is remembered.
  */
 static bool
-take_row(Rewriter * work, SweepTable * table, TupleTableSlot *slot)
+take_row(Rewriter *work, SweepTable *table, TupleTableSlot *slot)
 {
 	Relation	rel = work->result->ri_RelationDesc;
 	bool		blocks = work->wait == LockWaitBlock;
@@ -288,7 +288,7 @@ take_row(Rewriter * work, SweepTable * table, TupleTableSlot *slot)
 
 /* Which columns updates change */
 static Bitmapset *
-updated_columns(const SealedTable * sealed)
+updated_columns(const SealedTable *sealed)
 {
 	Bitmapset  *columns = NULL;
 
@@ -299,7 +299,7 @@ updated_columns(const SealedTable * sealed)
 }
 
 static void
-open_rewriter(Rewriter * work, Relation rel)
+open_rewriter(Rewriter *work, Relation rel)
 {
 	EState	   *estate = CreateExecutorState();
 	MemoryContext oldcontext = MemoryContextSwitchTo(estate->es_query_cxt);
@@ -320,7 +320,7 @@ open_rewriter(Rewriter * work, Relation rel)
 }
 
 static void
-close_rewriter(Rewriter * work)
+close_rewriter(Rewriter *work)
 {
 	EState	   *estate = work->estate;
 
@@ -337,7 +337,7 @@ close_rewriter(Rewriter * work)
  * *first up to, but not including, *end.  False where there are none left.
  */
 static bool
-next_blocks(const SweepTable * table, BlockNumber *first, BlockNumber *end)
+next_blocks(const SweepTable *table, BlockNumber *first, BlockNumber *end)
 {
 	int			unit = table->next / SWEEP_UNIT_BLOCKS;
 	int			next = unit;
@@ -368,7 +368,7 @@ next_blocks(const SweepTable * table, BlockNumber *first, BlockNumber *end)
  * where it has: *end is then the block to go on with.
  */
 static bool
-rewrite_blocks(Rewriter * work, SweepTable * table, BlockNumber first,
+rewrite_blocks(Rewriter *work, SweepTable *table, BlockNumber first,
 			   BlockNumber *end, int64 limit)
 {
 	Sweep	   *sweep = work->sweep;
@@ -409,7 +409,7 @@ rewrite_blocks(Rewriter * work, SweepTable * table, BlockNumber first,
  * locked rows.
  */
 static void
-rewrite_batch(Rewriter * work, SweepTable * table, int batch_size)
+rewrite_batch(Rewriter *work, SweepTable *table, int batch_size)
 {
 	int64		limit = work->sweep->rows + batch_size;
 	BlockNumber nblocks = 0;
@@ -435,7 +435,7 @@ rewrite_batch(Rewriter * work, SweepTable * table, int batch_size)
 
 /* Begin a table: which of its blocks are to be looked at? */
 static void
-begin_table(Rewriter * work, SweepTable * table, Relation rel)
+begin_table(Rewriter *work, SweepTable *table, Relation rel)
 {
 	Sweep	   *sweep = work->sweep;
 	int64		nblocks = RelationGetNumberOfBlocks(rel);
@@ -455,7 +455,7 @@ begin_table(Rewriter * work, SweepTable * table, Relation rel)
 
 /* Open a table and re-encrypt some or all of it; no snapshot may be active. */
 static void
-rewrite_table(Sweep * sweep, SweepTable * table, int batch_size, LockWaitPolicy wait)
+rewrite_table(Sweep *sweep, SweepTable *table, int batch_size, LockWaitPolicy wait)
 {
 	Relation	rel = try_relation_open(table->relid, RowExclusiveLock);
 	Rewriter	work = {sweep, NULL};
@@ -490,7 +490,7 @@ rewrite_table(Sweep * sweep, SweepTable * table, int batch_size, LockWaitPolicy 
  * sweep_again then says whether anything was left out.
  */
 bool
-sweep_batch(Sweep * sweep, SweepTable * table, int batch_size)
+sweep_batch(Sweep *sweep, SweepTable *table, int batch_size)
 {
 	MemoryContext batch = AllocSetContextCreate(CurrentMemoryContext, "envelope batch",
 												ALLOCSET_DEFAULT_SIZES);
@@ -507,7 +507,7 @@ sweep_batch(Sweep * sweep, SweepTable * table, int batch_size)
  * or changed it meanwhile.  False where nothing was.
  */
 bool
-sweep_again(SweepTable * table)
+sweep_again(SweepTable *table)
 {
 	int			last;
 
@@ -525,7 +525,7 @@ sweep_again(SweepTable * table)
 
 /* Re-encrypt a table in the transaction that there is. */
 void
-sweep_whole(Sweep * sweep, SweepTable * table)
+sweep_whole(Sweep *sweep, SweepTable *table)
 {
 	rewrite_table(sweep, table, INT_MAX, LockWaitBlock);
 }

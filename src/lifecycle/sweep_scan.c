@@ -34,7 +34,7 @@
 
 /* Nothing has been found yet. */
 void
-sweep_begin_scan(Sweep * sweep)
+sweep_begin_scan(Sweep *sweep)
 {
 	HASH_SEQ_STATUS status;
 	SweepKey   *key;
@@ -54,7 +54,7 @@ sweep_begin_scan(Sweep * sweep)
  * told of all of them.
  */
 static void
-note_column(Sweep * sweep, Relation rel, AttrNumber attnum, bool guarded, int64 rows,
+note_column(Sweep *sweep, Relation rel, AttrNumber attnum, bool guarded, int64 rows,
 			const char *index)
 {
 	StringInfo	columns = &sweep->columns;
@@ -104,7 +104,7 @@ scan_columns(Relation rel, SweepScope scope, AttrNumber *columns, bool *guarded)
 
 /* Count a column's value, where it is under a key of the sweep. */
 static void
-look_at_value(Sweep * sweep, Relation rel, TupleTableSlot *slot, void *arg)
+look_at_value(Sweep *sweep, Relation rel, TupleTableSlot *slot, void *arg)
 {
 	AttrNumber	attnum = *(AttrNumber *) arg;
 	SweepKey   *key = sweep_key_of(sweep, slot, attnum);
@@ -119,7 +119,7 @@ look_at_value(Sweep * sweep, Relation rel, TupleTableSlot *slot, void *arg)
 
 /* Look at every row of a table; how many there are. */
 static int64
-scan_rows(Sweep * sweep, Relation rel, int ncolumns, AttrNumber *columns)
+scan_rows(Sweep *sweep, Relation rel, int ncolumns, AttrNumber *columns)
 {
 	TableScanDesc scan = table_beginscan(rel, GetActiveSnapshot(), 0, NULL);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
@@ -147,7 +147,7 @@ scan_rows(Sweep * sweep, Relation rel, int ncolumns, AttrNumber *columns)
 
 /* Have indexes tell; false where not every column has one. */
 static bool
-ask_indexes(Sweep * sweep, Relation rel, int ncolumns, AttrNumber *columns,
+ask_indexes(Sweep *sweep, Relation rel, int ncolumns, AttrNumber *columns,
 			const bool *guarded)
 {
 	Relation   *indexes = palloc(sizeof(Relation) * ncolumns);
@@ -177,7 +177,7 @@ ask_indexes(Sweep * sweep, Relation rel, int ncolumns, AttrNumber *columns,
  * active.  What was scanned is noted, and hits are counted by key.
  */
 void
-sweep_scan(Sweep * sweep, Oid relid, SweepScope scope)
+sweep_scan(Sweep *sweep, Oid relid, SweepScope scope)
 {
 	Relation	rel = try_relation_open(relid, AccessShareLock);
 	AttrNumber *columns;

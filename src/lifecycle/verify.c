@@ -33,7 +33,7 @@
 
 /* Open a value and forget it; 0, or the SQLSTATE of why not. */
 static int
-try_open(const char *tenant, SealedColumn * column, TupleTableSlot *slot,
+try_open(const char *tenant, SealedColumn *column, TupleTableSlot *slot,
 		 EState *estate, Datum value)
 {
 	MemoryContext oldcontext = CurrentMemoryContext;
@@ -78,7 +78,7 @@ create_counts(void)
 
 /* Count, and maybe open, the value of a column in a row of the tenant. */
 static void
-look_at_value(const char *tenant, SealedColumn * column, TupleTableSlot *slot,
+look_at_value(const char *tenant, SealedColumn *column, TupleTableSlot *slot,
 			  EState *estate, bool open, HTAB *counts)
 {
 	bool		isnull;
@@ -105,7 +105,7 @@ look_at_value(const char *tenant, SealedColumn * column, TupleTableSlot *slot,
 
 /* Is this a row of the tenant (UTF-8)? */
 static bool
-row_is_of(const char *tenant, const SealedColumn * column, TupleTableSlot *slot)
+row_is_of(const char *tenant, const SealedColumn *column, TupleTableSlot *slot)
 {
 	bool		isnull;
 	Datum		value = slot_getattr(slot, column->tenant, &isnull);
@@ -116,7 +116,7 @@ row_is_of(const char *tenant, const SealedColumn * column, TupleTableSlot *slot)
 
 /* Look at every row of a table. */
 static void
-look_at_rows(const char *tenant, Relation rel, SealedTable * sealed, bool open,
+look_at_rows(const char *tenant, Relation rel, SealedTable *sealed, bool open,
 			 HTAB **counts)
 {
 	EState	   *estate = CreateExecutorState();

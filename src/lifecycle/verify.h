@@ -17,11 +17,11 @@ typedef struct VerifyCount
 	int64		values;
 	int64		failures;		/* values that do not open */
 	int			sqlstate;		/* of the first failure */
-}			VerifyCount;
+} VerifyCount;
 
 /* Called for each column and key; its arguments are good until it returns */
 typedef void (*verify_fn) (const char *table, const char *column,
-						   const VerifyCount * count, void *arg);
+						   const VerifyCount *count, void *arg);
 
 extern void verify_tenant(const char *tenant, bool open, verify_fn found, void *arg);
 
