@@ -156,10 +156,44 @@ fill_python_env()
 		xargs -r sed -i "s|$folder|${folder/.making-/}|g"
 }
 
+# node_env NAME: packages of Node in the cache, as test/lib/node/NAME.json asks for
+# them, in a folder node_modules; maven_env NAME: Java's libraries, as
+# test/lib/maven/NAME.xml asks for them.
+node_env() { cache_make "$(basename "$(node_env_path "$1")")" fill_node_env "$1"; }
+maven_env() { cache_make "$(basename "$(maven_env_path "$1")")" fill_maven_env "$1"; }
+
+node_env_path() { echo "$(cache_folder)/node-$1-$(cksum <"$(node_packages "$1")" | cut -d ' ' -f 1)"; }
+maven_env_path() { echo "$(cache_folder)/maven-$1-$(cksum <"$(maven_packages "$1")" | cut -d ' ' -f 1)"; }
+
+node_packages() { echo "$ENVELOPE_ROOT/test/lib/node/$1.json"; }
+maven_packages() { echo "$ENVELOPE_ROOT/test/lib/maven/$1.xml"; }
+
+# Some packages of nodejs bring npm, and will have no other beside it.
+fill_node_env()
+{
+	local folder=$1
+	command -v npm >/dev/null || ensure_packages npm
+	cp "$(node_packages "$2")" "$folder/package.json"
+	quietly "$folder/npm.log" npm install --prefix "$folder" --cache "$folder/.npm" \
+		--no-audit --no-fund --no-package-lock --loglevel=error
+	rm -rf "$folder/.npm"
+}
+
+fill_maven_env()
+{
+	local folder=$1
+	ensure_packages maven
+	quietly "$folder/mvn.log" mvn -B -ntp -f "$(maven_packages "$2")" -Dmaven.repo.local="$folder/.m2" \
+		org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies -DoutputDirectory="$folder"
+	rm -rf "$folder/.m2"
+}
+
 # A script of tests says in comment lines of its own what it needs:
 #   # packages: NAME...   from the system's package manager; MAJOR in a name is
 #                         the version of PostgreSQL that the system brings
 #   # python: NAME        a virtual environment, see python_env
+#   # node: NAME, # maven: NAME
+#                         libraries for Node and Java, see node_env
 #   # release: 15         the downloaded build of this major, see ensure_release
 #   # source: 18          PostgreSQL's source, see source.sh
 # script_says SCRIPT KEY prints the words of such a line.
@@ -175,6 +209,10 @@ script_needs()
 	[[ -z $words ]] || ensure_packages $words
 	words=$(script_says "$1" python)
 	[[ -z $words ]] || python_env "$words"
+	words=$(script_says "$1" node)
+	[[ -z $words ]] || node_env "$words"
+	words=$(script_says "$1" maven)
+	[[ -z $words ]] || maven_env "$words"
 	words=$(script_says "$1" release)
 	[[ -z $words ]] || ensure_release "$words"
 	[[ -z $(script_says "$1" source) ]] || ensure_source

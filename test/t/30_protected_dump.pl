@@ -61,7 +61,10 @@ $server->safe_psql('shop', 'SELECT envelope_evict_all()');
 $server->command_ok([ 'pg_dump', '-Fc', '-f', "$folder/custom", 'shop' ], 'pg_dump needs no KMS');
 $server->command_ok([ 'pg_dump', '-f', "$folder/plain", 'shop' ], 'in plain format');
 $server->command_ok([ 'pg_dump', '-Fd', '-j4', '-f', "$folder/directory", 'shop' ], 'in directory format');
-$server->command_ok([ 'pg_dump', '--data-only', '--disable-triggers', '-f', "$folder/data", 'shop' ], 'of the data only');
+$server->command_ok([ 'pg_dump', '-Ft', '-f', "$folder/tar", 'shop' ], 'in tar format');
+$server->command_ok([ 'pg_dump', "--section=$_", '-f', "$folder/$_", 'shop' ], "of the section $_") for qw(pre-data data post-data);
+$server->command_ok([ 'pg_dumpall', '-f', "$folder/cluster" ], 'pg_dumpall');
+$server->command_ok([ 'pg_dump', '--data-only', '--disable-triggers', '-f', "$folder/rows", 'shop' ], 'of the data only');
 for my $option ('--inserts', '--column-inserts')
 {
 	$server->command_fails_like([ 'pg_dump', $option, '-f', "$folder/fails", 'shop' ], qr/PGOPTIONS/,
@@ -71,7 +74,7 @@ for my $option ('--inserts', '--column-inserts')
 }
 set_faults($server, '');
 unlike(slurp_file($_), qr/canary[ 0-9]+|078-05/, basename($_) . ' holds nothing open')
-  for grep { -e } map { "$folder/$_" } 'plain', 'data', 'plain--inserts', 'plain--column-inserts', 'fails';
+  for grep { -e } map { "$folder/$_" } 'plain', 'tar', 'rows', 'data', 'cluster', 'plain--inserts', 'plain--column-inserts', 'fails';
 
 # new_target NAME CONF: another cluster.
 sub new_target
@@ -116,12 +119,37 @@ my @psql = ('psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', 'restored', '-o',
 restore('custom', [ 'pg_restore', '-d', 'restored', "$folder/custom" ]);
 restore('custom -j4', [ 'pg_restore', '-d', 'restored', '-j4', "$folder/custom" ]);
 restore('directory -j4', [ 'pg_restore', '-d', 'restored', '-j4', "$folder/directory" ]);
+restore('tar', [ 'pg_restore', '-d', 'restored', "$folder/tar" ]);
+restore('tar in one transaction', [ 'pg_restore', '-1', '-d', 'restored', "$folder/tar" ]);
 restore('plain', [ @psql, "$folder/plain" ]);
+restore('sections', map { [ @psql, "$folder/$_" ] } qw(pre-data data post-data));
 restore('--inserts', [ @psql, "$folder/plain--inserts" ]);
 restore('--column-inserts', [ @psql, "$folder/plain--column-inserts" ]);
-restore('--disable-triggers', [ 'pg_restore', '-d', 'restored', '--schema-only', "$folder/custom" ], [ @psql, "$folder/data" ]);
+restore('--disable-triggers', [ 'pg_restore', '-d', 'restored', '--schema-only', "$folder/custom" ], [ @psql, "$folder/rows" ]);
 restore('--data-only', [ 'pg_restore', '-d', 'restored', '--schema-only', "$folder/custom" ],
 	[ 'pg_restore', '-d', 'restored', '--data-only', "$folder/custom" ]);
+
+# One table of a dump: -t takes no triggers along, nor anything else of it.
+$target->safe_psql('postgres', 'CREATE DATABASE restored');
+$target->command_ok([ 'pg_restore', '-d', 'restored', "$folder/custom" ], '-t: everything is there');
+for my $trigger ([], [ '-T', 'customers zzz_envelope_seal' ])
+{
+	my $what = join(' ', '-t', @$trigger);
+	$target->safe_psql('restored', 'DROP TABLE customers');
+	$target->command_ok([ 'pg_restore', '-d', 'restored', '-t', 'customers', @$trigger, "$folder/custom" ], "$what: restored");
+	is($target->safe_psql('restored', 'SELECT count(*), count(email) FROM customers'), @$trigger ? '300|300' : '300|0', "$what: read");
+	is(sqlstate_in($target, 'restored', q{INSERT INTO customers (id, tenant_id, email) VALUES (1000, 't1', 'late@mail.example') RETURNING email}),
+		@$trigger ? 'late@mail.example' : '23502', "$what: written, or refused");
+	is($target->safe_psql('restored', q{SELECT count(*) FROM envelope_doctor() WHERE severity = 'error' AND subject = 'table public.customers'}),
+		@$trigger ? 0 : 4, "$what: doctor");
+}
+$target->safe_psql('postgres', 'DROP DATABASE restored');
+
+# The whole cluster: what is there already is complained of, and stays.
+$target->safe_psql('postgres', 'DROP ROLE app');
+$target->run_log([ 'psql', '-X', '-q', '-d', 'postgres', '-o', '/dev/null', '-f', "$folder/cluster" ]);
+$target->safe_psql('postgres', 'ALTER DATABASE shop RENAME TO restored');
+check_restored('pg_dumpall');
 
 # Values before their keys: stored as they are, and readable with the keys.
 $target->safe_psql('postgres', 'CREATE DATABASE restored');
