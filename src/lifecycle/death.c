@@ -31,6 +31,7 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "utils/hsearch.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/timestamp.h"
@@ -117,24 +118,48 @@ tell_waiting(const char *whom, void *arg)
 				(errmsg("waiting for %s to end its transaction", whom)));
 }
 
-/* Look for the keys in every bytea column of the database. */
+/*
+ * Look for the keys in every bytea column of the database: again in tables that
+ * were made meanwhile, to which values may have been moved before the table that
+ * they were in was looked at, until there are no new ones.
+ */
 static void
 scan_database(Death *death, const char *phase)
 {
-	MemoryContext oldcontext = MemoryContextSwitchTo(death->context);
-	int			ntables;
-	Oid		   *tables = sweep_scan_tables(SWEEP_ALL_BYTEA, &ntables);
+	HASHCTL		ctl = {0};
+	HTAB	   *scanned;
+	bool		more;
 
-	MemoryContextSwitchTo(oldcontext);
+	ctl.keysize = ctl.entrysize = sizeof(Oid);
+	ctl.hcxt = death->context;
+	scanned = hash_create("envelope scanned tables", 256, &ctl,
+						  HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
 	sweep_begin_scan(death->sweep);
-	progress_phase(death->progress, phase, ntables);
-	steps_commit();
-	for (int i = 0; i < ntables; i++)
+	do
 	{
-		sweep_scan(death->sweep, tables[i], SWEEP_ALL_BYTEA);
+		MemoryContext oldcontext = MemoryContextSwitchTo(death->context);
+		int			ntables;
+		Oid		   *tables = sweep_scan_tables(SWEEP_ALL_BYTEA, &ntables);
+
+		MemoryContextSwitchTo(oldcontext);
+		if (hash_get_num_entries(scanned) == 0)
+			progress_phase(death->progress, phase, ntables);
 		steps_commit();
-	}
-	pfree(tables);
+		more = false;
+		for (int i = 0; i < ntables; i++)
+		{
+			bool		found;
+
+			(void) hash_search(scanned, &tables[i], HASH_ENTER, &found);
+			if (found)
+				continue;
+			more = true;
+			sweep_scan(death->sweep, tables[i], SWEEP_ALL_BYTEA);
+			steps_commit();
+		}
+		pfree(tables);
+	} while (more);
+	hash_destroy(scanned);
 }
 
 /* What the last scan found of a key; NULL where it is not found. */

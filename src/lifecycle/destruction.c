@@ -179,10 +179,16 @@ destroy(const char *tenant)
 						 " SET state = 'destroyed', state_changed_at = now()"
 						 " WHERE tenant_id = $1 AND state = 'scheduled'",
 						 lengthof(params), params);
-	(void) store_execute("UPDATE envelope.tenant_keys"
+
+	/*
+	 * A rotation that began before the request, and was prepared, may have
+	 * been waited for: the key that it has made is seen by another look.
+	 */
+	while (store_execute("UPDATE envelope.tenant_keys"
 						 " SET state = 'destroyed', wrapped_dek = NULL, state_changed_at = now()"
 						 " WHERE tenant_id = $1 AND state <> 'destroyed'",
-						 lengthof(params), params);
+						 lengthof(params), params) > 0)
+		;
 	(void) store_execute("UPDATE envelope.destroy_requests"
 						 " SET ended_at = now(), outcome = 'destroyed'"
 						 " WHERE tenant_id = $1 AND ended_at IS NULL",

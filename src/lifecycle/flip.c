@@ -88,6 +88,24 @@ take_generated(int item, const KmsReply *reply, void *arg)
 }
 
 /*
+ * Lock a tenant's active key, and look whether the new key is still wrapped by
+ * the tenant's KEK: who moves the tenant to another one locks its keys, too, and
+ * would not see this one.
+ */
+static bool
+lock_active_key(const Flip * flip)
+{
+	StoreParam	params[] = {store_text(flip->tenant), store_text(flip->kek)};
+
+	(void) store_execute("SELECT FROM envelope.tenant_keys WHERE tenant_id = $1"
+						 " AND purpose = 'data' AND state = 'active' FOR UPDATE",
+						 1, params);
+	return store_execute("SELECT FROM envelope.tenants"
+						 " WHERE tenant_id = $1 AND coalesce(kek, $2) = $2",
+						 lengthof(params), params) > 0;
+}
+
+/*
  * Give each tenant a new active key, between store_begin and store_end.  Where
  * the KMS gives none, throws as keyring_report does, or notes why.
  */
@@ -104,6 +122,17 @@ flip_keys(Flip *flips, int nflips, bool throw)
 
 		if (flips[i].key_id == NO_KEY)
 			continue;
+		if (!lock_active_key(&flips[i]))
+		{
+			flips[i].key_id = NO_KEY;
+			flips[i].why = "it was moved to another KEK meanwhile";
+			if (throw)
+				ereport(ERROR,
+						(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+						 errmsg("tenant \"%s\" was moved to another KEK meanwhile", flips[i].tenant),
+						 errhint("Call again.")));
+			continue;
+		}
 		(void) store_execute("UPDATE envelope.tenant_keys"
 							 " SET state = 'retired', state_changed_at = now()"
 							 " WHERE tenant_id = $1 AND purpose = 'data' AND state = 'active'",

@@ -202,6 +202,8 @@ rewrap_tenant(const char *tenant, const char *kek)
 	StoreParam	params[] = {store_text(tenant), store_text(kek)};
 	Rewrap		rewrap = {NULL};
 	OwnerScope	scope;
+	uint64		nkeys;
+	uint64		nlocked = 0;
 	int			nmoved;
 
 	shmem_require();
@@ -216,10 +218,16 @@ rewrap_tenant(const char *tenant, const char *kek)
 		(void) tenant_state_of_living(tenant);
 		elog(ERROR, "tenant \"%s\" has gone", tenant);
 	}
-	take_keys(&rewrap, store_execute("SELECT key_id FROM envelope.tenant_keys"
-									 " WHERE tenant_id = $1 AND state <> 'destroyed'"
-									 " AND $2 IS NOT NULL ORDER BY key_id FOR UPDATE",
-									 lengthof(params), params));
+	/* A rotation that was waited for has made another key. */
+	do
+	{
+		nkeys = nlocked;
+		nlocked = store_execute("SELECT key_id FROM envelope.tenant_keys"
+								" WHERE tenant_id = $1 AND state <> 'destroyed'"
+								" AND $2 IS NOT NULL ORDER BY key_id FOR UPDATE",
+								lengthof(params), params);
+	} while (nlocked != nkeys);
+	take_keys(&rewrap, nkeys);
 	kms_call_many(rewrap.nkeys, fill_rewrap, take_rewrapped, &rewrap);
 	for (int i = 0; i < rewrap.nkeys; i++)
 	{

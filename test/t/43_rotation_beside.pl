@@ -49,6 +49,26 @@ is($psql->(q{SET default_transaction_isolation = serializable; CALL envelope_rot
 is($psql->(q{SET default_transaction_isolation = 'repeatable read'; CALL envelope_rotate_tenant('t1', 500)}), '', 'a default of REPEATABLE READ does not matter');
 is($psql->(q{BEGIN; CALL envelope_rotate_tenant('t1')}), '2D000', 'not in a transaction block');
 
+# A table that is made while the others are looked at for a key that is to die, by
+# whoever moves values to it, is looked at too.
+$server->safe_psql('postgres', q{
+	CREATE TABLE looked_at (body bytea);
+	CREATE TABLE saved AS SELECT encode(envelope_encrypt('7', 'saved'), 'hex') AS body;
+	SELECT rotate_tenant_dek('7')});
+my ($holder, $locker, $death) = map { Envelope::Session->new($server) } 1 .. 3;
+$holder->query('BEGIN; SELECT 1');
+$death->send(q{CALL envelope_destroy_retired_keys('7')});
+ok(eventually(sub { $server->safe_psql('postgres', q{SELECT count(*) FROM envelope.rotation_progress WHERE kind = 'death' AND waits_for IS NOT NULL}) }), 'a death waits');
+$locker->query('BEGIN; LOCK TABLE looked_at');
+$holder->query('COMMIT');
+ok(eventually(sub { $server->safe_psql('postgres', q{SELECT count(*) FROM pg_locks WHERE relation = 'looked_at'::regclass AND NOT granted}) }), 'and looks at the tables');
+$server->safe_psql('postgres', q{CREATE TABLE moved_to AS SELECT decode(body, 'hex') AS body FROM saved});
+$locker->query('COMMIT');
+is($death->wait, '', 'it ends');
+is($psql->(q{SELECT envelope_decrypt('7', body) FROM moved_to}), 'saved', 'and has spared the key of what was moved meanwhile');
+$_->quit for $holder, $locker, $death;
+$server->safe_psql('postgres', q{DROP TABLE looked_at, saved, moved_to});
+
 # Owners that are bound by policies, and triggers.
 $server->safe_psql('postgres', q{
 	CREATE ROLE owner; GRANT CREATE ON SCHEMA public TO owner;
