@@ -123,7 +123,7 @@ REGRESS = setup fields large keks_tenants guard session transactions usage docto
 # The same, on a server that does not preload it.
 REGRESS_NOPRELOAD = nopreload
 # In test/isolation/specs and test/isolation/expected.
-ISOLATION = suspend running miss create provision prepared kek memo serializable rotate protected temporary flip
+ISOLATION = suspend running miss create provision prepared kek memo serializable rotate rotate_index protected temporary flip
 ISOLATION_OPTS = --inputdir=$(srcdir)/test/isolation
 
 PG_CONFIG ?= pg_config
