@@ -47,7 +47,8 @@ ROLLBACK;
 BEGIN;
 CREATE TABLE sealed (v bytea);
 CREATE STATISTICS samples ON (envelope_decrypt('t1', v)) FROM sealed;
-SELECT * FROM envelope_doctor();
+CREATE INDEX ON sealed (envelope.open('t1'::text, v, '', NULL::text));
+SELECT * FROM envelope_doctor() ORDER BY subject COLLATE "C";
 ROLLBACK;
 
 -- Settings

@@ -1086,7 +1086,7 @@ BEGIN ATOMIC
 		LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
 		LEFT JOIN pg_class c ON c.oid = COALESCE(r.ev_class,
 			CASE WHEN d.classid = 'pg_class'::regclass THEN d.objid END)
-		WHERE p.proname IN ('envelope_decrypt', 'envelope_decrypt_bytea')
+		WHERE p.proname IN ('envelope_decrypt', 'envelope_decrypt_bytea', 'open', 'open_row')
 			AND (d.classid = 'pg_statistic_ext'::regclass OR c.relkind IN ('i', 'm'))) o
 	GROUP BY o.classid, o.objid
 	UNION ALL
