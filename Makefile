@@ -104,6 +104,7 @@ OBJS = \
 	src/tables/search.o \
 	src/tables/search_column.o \
 	src/tables/search_tenant.o \
+	src/tables/statistics.o \
 	src/tables/substitute.o \
 	src/tables/term.o \
 	src/tables/term_index.o \
@@ -119,7 +120,7 @@ PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-i
 SHLIB_LINK = -lcurl -ljansson -lcrypto
 
 # In sql/ and expected/; the server must preload the library.
-REGRESS = setup fields large keks_tenants guard session transactions usage doctor faults privileges databases protect protected_reads protected_search protect_data protected_star protect_ddl protect_checks protected_writes protected_others protected_types protect_triggers protect_refused intruders rotation rotation_index destruction protect_live protected_18
+REGRESS = setup fields large keks_tenants guard session transactions usage doctor faults privileges databases protect protected_reads protected_search protected_estimates protect_data protected_star protect_ddl protect_checks protected_writes protected_others protected_types protect_triggers protect_refused intruders rotation rotation_index destruction protect_live protected_18
 # The same, on a server that does not preload it.
 REGRESS_NOPRELOAD = nopreload
 # In test/isolation/specs and test/isolation/expected.

@@ -41,7 +41,7 @@ BEGIN
 		WHERE c::text LIKE '%email__term =%');
 	same_estimate := (protected #>> '{0,Plan,Plan Rows}')::numeric
 		BETWEEN (plain #>> '{0,Plan,Plan Rows}')::numeric * 0.6 - 1
-			AND (plain #>> '{0,Plan,Plan Rows}')::numeric * 1.6 + 1;
+			AND (plain #>> '{0,Plan,Plan Rows}')::numeric * 2 + 1;
 	answer := same(statement);
 END
 $$;

@@ -23,6 +23,7 @@
 #include "tables/planner.h"
 #include "tables/protection.h"
 #include "tables/seal.h"
+#include "tables/statistics.h"
 #include "tables/utility.h"
 
 PG_MODULE_MAGIC;
@@ -50,6 +51,7 @@ _PG_init(void)
 	{
 		shmem_install_hooks();
 		planner_install_hooks();
+		statistics_install_hooks();
 		hide_install_hooks();
 		implied_install_hooks();
 		utility_install_hooks();
