@@ -97,8 +97,12 @@ $publisher->safe_psql('postgres', q{UPDATE customers SET email = 'meanwhile', pl
 catch_up();
 rename "$publisher->{keks}/away", "$publisher->{keks}/probe.1.key" or die;
 $subscriber->safe_psql('postgres', q{SELECT * FROM envelope_check_kek('probe')});
-$subscriber->restart;
-is(sqlstate($subscriber, $wrong), '0|1000', 'restarted with it, everything');
+for my $node ($publisher, $subscriber)
+{
+	$node->safe_psql('postgres', 'SELECT envelope_evict_all()');
+	$node->restart;
+	is(sqlstate($node, $wrong), '0|1000', $node->name . ': evicted and restarted with it, everything opens');
+}
 is($subscriber->safe_psql('postgres', q{SELECT email FROM customers WHERE id = 3}), 'meanwhile', 'what came meanwhile too');
 
 $_->stop for $other, $subscriber, $publisher;

@@ -144,6 +144,18 @@ rename "$keks/away", "$keks/platform.1.key" or die;
 $server->safe_psql('old', q{SELECT * FROM envelope_check_kek('platform')});
 ok(eventually(sub { outcome('old', $wrong) eq '0|400' }), 'until it is back');
 
+# A tenant whose index key has leaked is moved to another id, as the guide says.
+my ($compromise) = $page =~ /^## Suspected compromise of a tenant\n(.*?)(?=^## )/ms;
+my ($move) = grep { /envelope_create_tenant/ } $compromise =~ /^```sql\n(.*?)^```$/msg;
+my $terms = q{SET envelope.stored_form = on; SELECT email__term FROM customers WHERE id = 1};
+my $term = outcome('old', $terms);
+$server->safe_psql('old', $move);
+is(outcome('old', q{SELECT count(*) FILTER (WHERE opened IS DISTINCT FROM plain), count(*) FROM everything WHERE tenant_id = 'acme-2'}), '0|200', 'all values of a tenant that is moved open under its new id');
+isnt(outcome('old', $terms), $term, 'terms are others');
+is(outcome('old', q{SELECT id FROM customers WHERE tenant_id = 'acme-2' AND email = 'c1'}), 1, 'by which is found');
+is(outcome('old', q{SELECT state FROM envelope.tenants WHERE tenant_id = 'acme'}), 'scheduled', 'the old id is on its way out');
+is(outcome('old', q{SELECT loss FROM envelope.destroy_requests}), '[]', 'with nothing to lose');
+
 # A tenant that was destroyed is back with an old backup, until it is destroyed
 # there too.
 $server->safe_psql('postgres', 'CREATE ROLE second SUPERUSER LOGIN');
