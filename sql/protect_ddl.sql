@@ -139,3 +139,25 @@ DROP VIEW hr.everybody;
 SELECT envelope_unprotect('hr.staff');
 \d hr.staff
 DROP SCHEMA hr CASCADE;
+
+-- Who gets a protected table gets what changing it needs.
+CREATE ROLE regress_first;
+CREATE ROLE regress_second_owner;
+CREATE SCHEMA handed AUTHORIZATION regress_first;
+GRANT ALL ON SCHEMA handed TO regress_second_owner;
+CREATE TABLE handed.over (tenant_id text, a text, b text, day date) PARTITION BY RANGE (day);
+ALTER TABLE handed.over OWNER TO regress_first;
+SELECT envelope_protect('handed.over', 'tenant_id', '{a,b}');
+ALTER TABLE handed.over OWNER TO regress_second_owner;
+SET ROLE regress_second_owner;
+ALTER TABLE handed.over RENAME COLUMN a TO c;
+ALTER TABLE handed.over DROP COLUMN b;
+CREATE TABLE handed.part PARTITION OF handed.over DEFAULT;
+INSERT INTO handed.over (tenant_id, c) VALUES ('t1', 'by the second');
+RESET ROLE;
+SELECT c FROM handed.over;
+CREATE TABLE handed.alike (LIKE handed.over INCLUDING CONSTRAINTS);
+SELECT relation, column_name FROM envelope.protected_columns WHERE relation::text LIKE 'handed.%' ORDER BY 1;
+DROP TABLE handed.over, handed.alike;
+DROP OWNED BY regress_first, regress_second_owner;
+DROP ROLE regress_first, regress_second_owner;

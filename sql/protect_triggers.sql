@@ -128,6 +128,20 @@ SELECT id, secret, envelope_is_sealed(secret__sealed) FROM visits_2 ORDER BY id;
 RESET envelope.stored_form;
 ALTER TABLE visits ATTACH PARTITION visits_2 FOR VALUES FROM ('2021-01-01') TO ('2022-01-01');
 SELECT tableoid::regclass, id, secret FROM visits ORDER BY id;
+-- One that is attached brings its triggers, which then see what the application sees.
+CREATE TABLE visits_4 (id integer, tenant_id text, secret text CONSTRAINT secret__plain CHECK (secret IS NULL), day date,
+	secret__sealed bytea NOT NULL CONSTRAINT secret__sealed CHECK (envelope_is_sealed(secret__sealed)), secret__term bytea, CONSTRAINT not_empty CHECK (secret <> '' OR true));
+CREATE FUNCTION brought() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE NOTICE '%: % -> %', TG_NAME, OLD.secret, NEW.secret; RETURN NEW; END$$;
+CREATE TRIGGER brought BEFORE UPDATE ON visits_4 FOR EACH ROW EXECUTE FUNCTION brought();
+CREATE TRIGGER zzzz BEFORE UPDATE ON visits_4 FOR EACH ROW EXECUTE FUNCTION brought();
+SELECT message($$ALTER TABLE visits ATTACH PARTITION visits_4 FOR VALUES FROM ('2023-01-01') TO ('2024-01-01')$$);
+DROP TRIGGER zzzz ON visits_4;
+ALTER TABLE visits ATTACH PARTITION visits_4 FOR VALUES FROM ('2023-01-01') TO ('2024-01-01');
+INSERT INTO visits (id, tenant_id, secret, day) VALUES (10, 't1', 'ten', '2023-09-09');
+UPDATE visits SET secret = 'eleven' WHERE id = 10;
+UPDATE visits SET day = '2023-09-10' WHERE id = 10;
+DROP TABLE visits_4;
+DROP FUNCTION brought;
 CREATE TABLE visits_3 (id integer, tenant_id text, secret text NOT NULL, day date, CONSTRAINT not_empty CHECK (secret <> ''));
 SELECT envelope_protect('visits_3', 'tenant_id', '{secret}', '{secret}');
 SELECT message($$ALTER TABLE visits ATTACH PARTITION visits_3 FOR VALUES FROM ('2022-01-01') TO ('2023-01-01')$$);
@@ -138,3 +152,15 @@ SELECT id, tenant_id, secret FROM visits ORDER BY id;
 \d visits_1
 DROP TABLE visits, guests, seen, definitions, kept, parts;
 DROP FUNCTION watch, watch_visit, watch_statement, change, bytes;
+
+-- A row that is saved as it was is the same for triggers that ask.
+CREATE TABLE saves (id integer, tenant_id text, email text, UNIQUE (tenant_id, email));
+INSERT INTO saves VALUES (1, 't1', 'ann');
+SELECT envelope_protect('saves', 'tenant_id', '{email}');
+CREATE FUNCTION changed() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE NOTICE '% changes', TG_NAME; RETURN NEW; END$$;
+CREATE TRIGGER changed BEFORE UPDATE ON saves FOR EACH ROW WHEN (old.* IS DISTINCT FROM new.*) EXECUTE FUNCTION changed();
+CREATE TRIGGER redundant BEFORE UPDATE ON saves FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();
+WITH saved AS (UPDATE saves SET email = 'ann' RETURNING id) SELECT count(*) FROM saved;
+WITH saved AS (UPDATE saves SET email = 'bob' RETURNING id) SELECT count(*) FROM saved;
+DROP TABLE saves;
+DROP FUNCTION changed;

@@ -93,7 +93,7 @@ take_generated(int item, const KmsReply *reply, void *arg)
  * would not see this one.
  */
 static bool
-lock_active_key(const Flip * flip)
+lock_active_key(const Flip *flip)
 {
 	StoreParam	params[] = {store_text(flip->tenant), store_text(flip->kek)};
 

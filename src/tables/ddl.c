@@ -24,6 +24,7 @@
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
@@ -36,6 +37,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 
 #include "compat.h"
 #include "keys/catalog.h"
@@ -265,6 +267,30 @@ is_same_column(const ProtectColumn *column, const ProtectColumn *other)
 		strcmp(column->term ? column->term : "", other->term ? other->term : "") == 0;
 }
 
+/* Refuse a trigger of a table that would be called after the one that seals. */
+static void
+check_trigger_names(const ProtectPlan *plan, Oid relid)
+{
+	ListCell   *cell;
+
+	foreach(cell, find_all_inheritors(relid, AccessShareLock, NULL))
+	{
+		Relation	rel = relation_open(lfirst_oid(cell), NoLock);
+
+		for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
+		{
+			const Trigger *trigger = &rel->trigdesc->triggers[i];
+
+			if (!trigger->tgisinternal && TRIGGER_FOR_ROW(trigger->tgtype) &&
+				TRIGGER_FOR_BEFORE(trigger->tgtype) &&
+				trigger->tgfoid != protection_seal_function() &&
+				strcmp(trigger->tgname, SEAL_TRIGGER) >= 0)
+				refuse(plan, "call a trigger after the one that seals on", NULL);
+		}
+		relation_close(rel, NoLock);
+	}
+}
+
 /*
  * A table that is to become a partition: if it is protected it has to be in the
  * same way, and gives up its trigger for the one that comes with it.
@@ -273,9 +299,12 @@ static void
 attach_before(const ProtectPlan *plan, RangeVar *partition)
 {
 	ProtectPlan *other = plan_of(partition);
+	Oid			relid = RangeVarGetRelid(partition, NoLock, true);
 	ListCell   *cell;
 	OwnerScope	scope;
 
+	if (OidIsValid(relid) && object_ownercheck(RelationRelationId, relid, GetUserId()))
+		check_trigger_names(plan, relid);
 	if (other == NULL)
 		return;
 	if (list_length(plan->columns) != list_length(other->columns) ||
@@ -349,6 +378,10 @@ check_command(DdlChange *change, AlterTableCmd *command)
 			if (plan->live)
 				refuse_live(plan);
 			attach_before(plan, ((PartitionCmd *) command->def)->name);
+			change->more_tables = change->wrap_triggers = !planner_shows_stored_form();
+			break;
+		case AT_ChangeOwner:
+			change->new_owner = true;
 			break;
 		case AT_DetachPartition:
 			/* It loses the triggers that it had from the table. */
@@ -743,6 +776,19 @@ plan_created(DdlChange *change)
 	change->make_trigger = true;
 }
 
+static Oid
+owner_of(Oid relid)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid			owner;
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for relation %u", relid);
+	owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return owner;
+}
+
 /*
  * Do what is left to do when the statement has been executed.
  */
@@ -759,8 +805,15 @@ ddl_after(DdlChange *change)
 	CommandCounterIncrement();
 	if (change->created)
 		plan_created(change);
+	if (change->more_tables)
+		plan->relids = find_all_inheritors(plan->relid, NoLock, NULL);
 	if (change->wrap_triggers)
 		triggers_wrap(plan);
+	if (change->plan && (change->new_owner || change->make_trigger))
+	{
+		plan->owner = owner_of(plan->relid);
+		protect_allow_triggers(plan->owner);
+	}
 	if (change->plan == NULL || (!change->make_trigger && !change->enable_trigger))
 		return;
 

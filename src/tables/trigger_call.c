@@ -118,6 +118,20 @@ has_sealed(Relation rel, const Protection *protection, HeapTuple tuple)
 	return false;
 }
 
+/* Has a row anything in columns that the application does not know? */
+static bool
+has_stored(Relation rel, const Protection *protection, HeapTuple tuple)
+{
+	for (int i = 0; i < protection->ncolumns; i++)
+	{
+		AttrNumber	term = protection->columns[i].term;
+
+		if (term != 0 && !heap_attisnull(tuple, term, RelationGetDescr(rel)))
+			return true;
+	}
+	return has_sealed(rel, protection, tuple);
+}
+
 /* Take over values that a row still has from the one before it, opened. */
 static void
 take_unchanged(Relation rel, const Protection *protection, HeapTuple old_stored,
@@ -157,15 +171,22 @@ open_tuple(Relation rel, HeapTuple tuple, HeapTuple old_stored, HeapTuple old_op
 	HeapTuple	result;
 
 	if (tuple == NULL || protection == NULL || planner_shows_stored_form() ||
-		!has_sealed(rel, protection, tuple))
+		!has_stored(rel, protection, tuple))
 		return tuple;
-	functions_require_open();
+	if (has_sealed(rel, protection, tuple))
+		functions_require_open();
 	values = palloc(desc->natts * sizeof(Datum));
 	nulls = palloc(desc->natts * sizeof(bool));
 	heap_deform_tuple(tuple, desc, values, nulls);
 	if (old_stored && old_opened != old_stored)
 		take_unchanged(rel, protection, old_stored, old_opened, values, nulls);
 	seal_open_row(rel, values, nulls);
+	for (int i = 0; i < protection->ncolumns; i++)
+	{
+		/* A carrier that is assigned has its old term beside it still. */
+		if (protection->columns[i].term != 0)
+			nulls[protection->columns[i].term - 1] = true;
+	}
 	result = heap_form_tuple(desc, values, nulls);
 	result->t_self = tuple->t_self;
 	result->t_tableOid = tuple->t_tableOid;

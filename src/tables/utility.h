@@ -19,6 +19,9 @@ typedef struct DdlChange
 	bool		make_trigger;	/* it was dropped */
 	bool		enable_trigger; /* it may have been made an ordinary one */
 	bool		wrap_triggers;	/* there may be a new one of the application */
+	bool		more_tables;	/* a partition has come, with triggers of its
+								 * own */
+	bool		new_owner;		/* who has to be allowed what the old one was */
 	char	   *renamed;		/* a column, or NULL */
 	char	   *new_name;
 	List	   *called;			/* what triggers call by names that may change */
