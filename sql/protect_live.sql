@@ -40,6 +40,9 @@ ALTER TABLE members DROP CONSTRAINT late;
 CREATE FUNCTION upsert() RETURNS void LANGUAGE sql BEGIN ATOMIC INSERT INTO members (id, tenant_id, email) VALUES (1, 't1', 'x') ON CONFLICT ON CONSTRAINT one_email DO NOTHING; END;
 CALL envelope_protect_live('members', 'tenant_id', '{email}', '{email}');
 DROP FUNCTION upsert;
+ALTER TABLE members ADD CONSTRAINT later CHECK (born > '2000-01-02') NOT VALID;
+CALL envelope_protect_live('members', 'tenant_id', '{email}', '{email}');
+ALTER TABLE members DROP CONSTRAINT later;
 CREATE TABLE one_email__term ();
 CALL envelope_protect_live('members', 'tenant_id', '{email}', '{email}');
 DROP TABLE one_email__term;
@@ -135,6 +138,7 @@ SELECT n, try(statement) FROM statements ORDER BY n;
 SELECT try($$INSERT INTO members (id, tenant_id, email__sealed) VALUES (2001, 't1', envelope_encrypt('t1', 'z', 'public.members.email'))$$);
 SELECT message('ALTER TABLE members RENAME ssn TO number');
 SELECT try('ALTER TABLE members ALTER email DROP NOT NULL');
+SELECT message('CREATE INDEX ON members (email)');
 SELECT message($$SELECT envelope_protect('members', 'tenant_id', '{note}')$$);
 SELECT envelope_unprotect('members');
 SELECT * FROM definition() EXCEPT SELECT * FROM members_before;
@@ -167,6 +171,12 @@ ROLLBACK;
 
 -- On to the end
 DROP TRIGGER stop ON members;
+CALL envelope_protect_live('members', 'tenant_id', '{email,note}');
+-- A trigger that does nothing where nothing changes would keep it going for ever.
+CREATE TRIGGER suppress BEFORE UPDATE ON members FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();
+ALTER TABLE members ENABLE ALWAYS TRIGGER suppress;
+CALL envelope_protect_live('members', 'tenant_id', '{email,ssn,born}', '{email}', 100);
+DROP TRIGGER suppress ON members;
 SET client_min_messages = warning;
 CALL envelope_protect_live('members', 'tenant_id', '{email,ssn}', '{email}', 100);
 RESET client_min_messages;

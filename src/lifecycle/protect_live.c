@@ -118,7 +118,9 @@ plan_call(const LiveCall *call, LOCKMODE lock)
 	ProtectPlan *plan = protect_plan(rel, lock);
 
 	refuse_table(rel, plan);
-	if (!plan->live)
+	if (plan->live)
+		protect_plan_resume(call->fcinfo, plan);
+	else
 		protect_plan_call(call->fcinfo, plan, rel);
 	table_close(rel, NoLock);
 	return plan;

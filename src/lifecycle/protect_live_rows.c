@@ -121,15 +121,36 @@ remember(LiveCall *call, const PageRange *range)
 	MemoryContextSwitchTo(oldcontext);
 }
 
+static char *
+table_name(Oid relid)
+{
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+									  get_rel_name(relid));
+}
+
+/*
+ * Become the table's owner to work on what is stored, until protect_end.  No
+ * application's trigger fires that is not ENABLE ALWAYS or REPLICA.
+ */
+static void
+begin_rows(const ProtectPlan *plan, OwnerScope *scope)
+{
+	protect_begin(plan, scope);
+	(void) set_config_option("envelope.stored_form", "on", PGC_SUSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("session_replication_role", "replica", PGC_SUSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+	(void) set_config_option("row_security", "off", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
+}
+
 /*
  * Update the rows on some pages that are due, but those that others have locked.
- * No application's trigger fires that is not ENABLE ALWAYS or REPLICA.
  */
 static void
 update_pages(LiveCall *call, const ProtectPlan *plan, const PageRange *range, bool terms)
 {
-	char	   *table = quote_qualified_identifier(get_namespace_name(get_rel_namespace(range->relid)),
-												   get_rel_name(range->relid));
+	char	   *table = table_name(range->relid);
 	char	   *pages = psprintf("ctid >= '(%u,0)' AND ctid < '(%u,0)'", range->from, range->to);
 	BatchSql	sql;
 	OwnerScope	scope;
@@ -137,13 +158,7 @@ update_pages(LiveCall *call, const ProtectPlan *plan, const PageRange *range, bo
 	int64		locked;
 
 	batch_sql(plan, terms, &sql);
-	protect_begin(plan, &scope);
-	(void) set_config_option("envelope.stored_form", "on", PGC_SUSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-	(void) set_config_option("session_replication_role", "replica", PGC_SUSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
-	(void) set_config_option("row_security", "off", PGC_USERSET, PGC_S_SESSION,
-							 GUC_ACTION_SAVE, true, 0, false);
+	begin_rows(plan, &scope);
 	protect_execute(psprintf("SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE %s)"
 							 " FROM ONLY %s WHERE %s", sql.condition.data, table, pages));
 	call->seen += number_at(1);
@@ -191,9 +206,12 @@ run_batch(LiveCall *call, const PageRange *range, bool terms, const char *waits_
 {
 	MemoryContext oldcontext = MemoryContextSwitchTo(call->batch_context);
 	int64		before = call->done / ROWS_PER_NOTICE;
+	ProtectPlan *plan;
 
 	steps_throttle(tell_lagging, call);
-	update_pages(call, live_plan(call, RowExclusiveLock), range, terms);
+	plan = live_plan(call, RowExclusiveLock);
+	if (list_member_oid(plan->relids, range->relid))
+		update_pages(call, plan, range, terms);
 	protect_progress_tell(call->relid, call->seen, waits_for);
 	steps_commit();
 	MemoryContextSwitchTo(oldcontext);
@@ -216,20 +234,13 @@ count_pages(Oid relid)
 	return pages;
 }
 
-/*
- * Steps 3 and 6: all pages there are, and then, as long as there are any, those
- * with rows that others had locked.  What comes later the trigger sees to.
- */
-void
-live_update_rows(LiveCall *call, bool terms)
+/* Update the rows on all pages there are, but those that others have locked. */
+static void
+update_tables(LiveCall *call, bool terms)
 {
-	List	   *leaves = leaves_of(call, live_plan(call, AccessShareLock));
-	long		ms = RETRY_MIN_MS;
 	ListCell   *cell;
 
-	live_enter_phase(call, terms ? "terms" : "seal");
-	call->done = 0;
-	foreach(cell, leaves)
+	foreach(cell, leaves_of(call, live_plan(call, AccessShareLock)))
 	{
 		PageRange	range = {lfirst_oid(cell)};
 		BlockNumber pages = count_pages(range.relid);
@@ -242,6 +253,15 @@ live_update_rows(LiveCall *call, bool terms)
 			run_batch(call, &range, terms, NULL);
 		}
 	}
+}
+
+/* Come back to rows that others had locked, as long as there are any. */
+static void
+update_skipped(LiveCall *call, bool terms)
+{
+	long		ms = RETRY_MIN_MS;
+	ListCell   *cell;
+
 	while (call->skipped != NIL)
 	{
 		List	   *again = call->skipped;
@@ -259,4 +279,47 @@ live_update_rows(LiveCall *call, bool terms)
 			steps_sleep(ms);
 		ms = Min(ms * 2, RETRY_MAX_MS);
 	}
+}
+
+/* Is there a row that is due?  It is looked at all of them. */
+static bool
+rows_are_left(LiveCall *call, bool terms)
+{
+	ProtectPlan *plan = live_plan(call, AccessShareLock);
+	bool		result = false;
+	BatchSql	sql;
+	OwnerScope	scope;
+	ListCell   *cell;
+
+	batch_sql(plan, terms, &sql);
+	begin_rows(plan, &scope);
+	foreach(cell, plan->relids)
+	{
+		if (get_rel_relkind(lfirst_oid(cell)) == RELKIND_RELATION)
+			result |= protect_query(psprintf("SELECT 1 FROM ONLY %s WHERE %s LIMIT 1",
+											 table_name(lfirst_oid(cell)), sql.condition.data)) != NULL;
+	}
+	protect_end(&scope);
+	steps_commit();
+	return result;
+}
+
+/*
+ * Make the terms of all rows that have none, or seal all that are not sealed.
+ *
+ * What is written meanwhile the trigger sees to.  But VACUUM FULL, say, may have
+ * put rows on pages where we had been; so it is looked for some in the end.  None
+ * can come after that.
+ */
+void
+live_update_rows(LiveCall *call, bool terms)
+{
+	live_enter_phase(call, terms ? "terms" : "seal");
+	call->done = 0;
+	do
+	{
+		call->seen = 0;
+		update_tables(call, terms);
+		update_skipped(call, terms);
+	} while (rows_are_left(call, terms));
 }

@@ -554,6 +554,8 @@ index_before(IndexStmt *stmt)
 			refuse(plan, "index an expression over a protected column of", NULL);
 		if (column == NULL)
 			continue;
+		if (column->clear)
+			refuse_live(plan);
 		if (column->term == NULL || element->opclass || element->collation ||
 			(strcmp(stmt->accessMethod, "btree") != 0 && strcmp(stmt->accessMethod, "hash") != 0))
 			refuse(plan, "index", column->carrier);

@@ -341,6 +341,29 @@ protect_plan_call(FunctionCallInfo fcinfo, ProtectPlan *plan, Relation rel)
 }
 
 /*
+ * Refuse (55000) a call with the same arguments for a table that is being
+ * protected live, where it names others than those that are under way.
+ */
+void
+protect_plan_resume(FunctionCallInfo fcinfo, const ProtectPlan *plan)
+{
+	List	   *names = NIL;
+	ListCell   *cell;
+
+	foreach(cell, plan->columns)
+		names = lappend(names, ((ProtectColumn *) lfirst(cell))->carrier);
+	foreach(cell, names_of(fcinfo, 2))
+	{
+		if (!is_among(lfirst(cell), names))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("table \"%s\" is being protected live without column \"%s\"",
+							plan->name, (char *) lfirst(cell)),
+					 errhint("CALL envelope_protect_live with the columns that it was begun with, and again for others when it is done.")));
+	}
+}
+
+/*
  * Take the columns that a live protection has left in the clear for new ones;
  * false where there are none.
  */

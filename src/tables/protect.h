@@ -80,6 +80,7 @@ typedef struct LiveIndex
 /* protect.c */
 extern ProtectPlan *protect_plan(Relation rel, LOCKMODE lock);
 extern void protect_plan_call(FunctionCallInfo fcinfo, ProtectPlan *plan, Relation rel);
+extern void protect_plan_resume(FunctionCallInfo fcinfo, const ProtectPlan *plan);
 extern bool protect_plan_clear(ProtectPlan *plan);
 extern void protect_require_preload(void);
 extern void protect_allow_triggers(Oid owner);

@@ -129,7 +129,29 @@ for my $table ('pg_statistic', 'pg_statistic_ext_data', 'pg_stat_statements', 'p
 	is(found_in($search, $server->safe_psql('postgres', "COPY (SELECT * FROM $table) TO STDOUT")), '', "nothing is in $table");
 }
 
+# The same live.  Dead rows and old statistics hold plaintext until they are
+# rewritten, for which doctor asks until it is done.
+$server->safe_psql('postgres', q{
+	CREATE TABLE people (id int PRIMARY KEY, tenant_id text NOT NULL, email text, note text NOT NULL, scan bytea, doc jsonb, UNIQUE (tenant_id, email));
+	CREATE INDEX ON people USING hash (email);
+	INSERT INTO people SELECT g, 't1', canary.text() || g, CASE WHEN g = 1 THEN canary.long() ELSE canary.text() END, canary.bytes(),
+		jsonb_build_object('k', canary.text()) FROM generate_series(1, 500) g;
+	ANALYZE people});
+my $to_rewrite = q{SELECT count(*) FROM envelope_doctor() WHERE subject = 'table public.people' AND finding LIKE '%dead rows%' OR hint LIKE '%pg_statistic%'};
+is(sqlstate($server, q{CALL envelope_protect_live('people', 'tenant_id', '{email,note,scan,doc}', '{email}', 100)}), '', 'a table is protected live');
+is(in_files(), $all_names, 'dead rows are in its files');
+cmp_ok($server->safe_psql('postgres', $to_rewrite), '>', 0, 'of which doctor knows');
+$server->safe_psql('postgres', "VACUUM FULL $_") for 'people', 'pg_statistic', 'pg_statistic_ext_data';
+is($server->safe_psql('postgres', $to_rewrite), 0, 'until they are rewritten');
+is(in_files(), '', 'then nothing is in the files, TOAST, indexes and statistics included');
+is(found_in($search, $server->safe_psql('postgres', 'COPY (SELECT * FROM pg_stats) TO STDOUT')), '', 'nor in pg_stats');
+is(found_in_files($search, $server->logfile), '', 'nor in the log');
+$since = next_segment();
+is($session->query(q{INSERT INTO people VALUES (1, 't1', canary.text() || 1, canary.long()) ON CONFLICT (tenant_id, email) DO UPDATE SET note = EXCLUDED.note || people.email RETURNING id}), 1, 'it is written');
+is(wal_since($since), '', 'and nothing is in WAL from then on');
+
 # The leak
+$since = next_segment();
 $server->safe_psql('postgres', q{CREATE TABLE leak AS SELECT canary.text() AS t, canary.bytes() AS b, canary.long() AS l});
 isnt(wal_since($since), '', 'what is leaked is found in WAL');
 is(in_files(), $all_names, 'and in the files');
