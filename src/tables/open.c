@@ -67,7 +67,7 @@ typedef struct OpenRowSite
 	TupleDesc	desc;
 	AttrNumber	tenant;
 	Oid			tenant_type;
-	bool		live;
+	bool		reads_carriers;
 	int			ncolumns;		/* 0 where the type is of no protected table */
 	OpenColumn *columns;
 } OpenRowSite;
@@ -220,7 +220,7 @@ open_row_site_init(OpenRowSite *site, Oid rowtype, int32 typmod)
 	{
 		site->tenant = protection->tenant;
 		site->tenant_type = protection->tenant_type;
-		site->live = protection->live;
+		site->reads_carriers = protection_reads_carriers(protection);
 		site->columns = palloc0(protection->ncolumns * sizeof(OpenColumn));
 		for (int i = 0; i < protection->ncolumns; i++)
 			open_column_init(&site->columns[i], &protection->columns[i],
@@ -273,7 +273,7 @@ open_column(const OpenRowSite *site, const OpenColumn *column,
 		values[carrier] = open_value(label, values[sidecar], &column->type,
 									 &nulls[carrier]);
 	}
-	else if (!site->live)
+	else if (!site->reads_carriers)
 		nulls[carrier] = true;
 	nulls[sidecar] = true;
 	if (column->term)

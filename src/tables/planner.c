@@ -124,7 +124,7 @@ check_paths(PlannerInfo *root, RelOptInfo *rel, Index rti, RangeTblEntry *rte)
 			report_not_substituted(rte->relid);
 		return;
 	}
-	if (protection->live)
+	if (protection_reads_carriers(protection))
 		return;
 	for (int i = 0; i < protection->ncolumns; i++)
 	{

@@ -19,7 +19,9 @@
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
+#include "access/transam.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaddress.h"
@@ -30,11 +32,13 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "compat.h"
@@ -269,11 +273,54 @@ named_column(Relation rel, Protection *protection, const char *name,
 	return &protection->columns[0];
 }
 
+/* The transaction that made a trigger what it is */
+static TransactionId
+trigger_xmin(Oid trigger)
+{
+	Relation	catalog = table_open(TriggerRelationId, AccessShareLock);
+	TransactionId xmin = InvalidTransactionId;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+
+	ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(trigger));
+	scan = systable_beginscan(catalog, TriggerOidIndexId, true, NULL, 1, &key);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+		xmin = HeapTupleHeaderGetXmin(tuple->t_data);
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return xmin;
+}
+
+/*
+ * Has a table been switched live further than this transaction's snapshots see?
+ *
+ * On a primary everybody with an older snapshot was waited for.  On a standby
+ * nobody was; there a snapshot may show rows as they were before they had terms,
+ * or were sealed.
+ */
+bool
+protection_is_ahead(const Protection *protection)
+{
+	return TransactionIdIsValid(protection->switched) &&
+		!TransactionIdPrecedes(protection->switched, TransactionXmin);
+}
+
+/* May a statement see rows whose values are in the carriers? */
+bool
+protection_reads_carriers(const Protection *protection)
+{
+	return protection->live || protection_is_ahead(protection);
+}
+
 /* What the words at the end of the trigger's arguments say */
 static void
 read_words(Relation rel, Protection *protection, const char **misfit)
 {
 	int			next = 0;
+	bool		was_live = false;
 
 	while (next < list_length(protection->words))
 	{
@@ -285,8 +332,8 @@ read_words(Relation rel, Protection *protection, const char **misfit)
 			protection->live = true;
 		else if (strcmp(word, SEAL_ARG_FILE) == 0)
 		{
-			if (atooid(operand) == rel->rd_rel->relfilenode)
-				protection->old_file = true;
+			protection->old_file |= atooid(operand) == rel->rd_rel->relfilenode;
+			was_live = true;
 			next++;
 		}
 		else if (strcmp(word, SEAL_ARG_STATISTICS) == 0)
@@ -302,6 +349,8 @@ read_words(Relation rel, Protection *protection, const char **misfit)
 			next++;
 		}
 	}
+	if (RecoveryInProgress() && (protection->live || was_live))
+		protection->switched = trigger_xmin(protection_trigger(rel)->tgoid);
 }
 
 /*

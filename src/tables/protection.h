@@ -69,6 +69,7 @@ typedef struct Protection
 	Oid			tenant_type;	/* text, varchar, uuid or an integer */
 	bool		live;			/* carriers may still hold values */
 	bool		old_file;		/* the file may hold plaintext of dead rows */
+	TransactionId switched;		/* on a standby: see protection_is_ahead */
 	List	   *words;			/* of the trigger's arguments; protection_read
 								 * only */
 	int			ncolumns;
@@ -82,6 +83,8 @@ extern bool protection_exists(Oid relid);
 extern Protection *protection_read(Relation rel);
 extern Protection *protection_try_read(Relation rel, const char **misfit);
 extern const Trigger *protection_trigger(Relation rel);
+extern bool protection_is_ahead(const Protection *protection);
+extern bool protection_reads_carriers(const Protection *protection);
 extern List *protected_relations(void);
 extern Relation owned_relation_open(Oid relid, LOCKMODE lockmode);
 extern Oid	protection_function(const char *name);

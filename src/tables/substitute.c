@@ -150,7 +150,7 @@ open_carrier(const Var *var, const Protection *protection,
 													  column->sidecar),
 								 column->context,
 								 column->type, column->typmod, column->collation);
-	if (!protection->live)
+	if (!protection_reads_carriers(protection))
 		return opened;
 
 	either = makeNode(CoalesceExpr);
@@ -306,7 +306,7 @@ substitute_null_test(const NullTest *test, QueryLevel *level)
 	stored = (Expr *) is_null_test((Expr *) sibling_var(var, protection->relid,
 														column->sidecar),
 								   test->nulltesttype, false);
-	if (!protection->live)
+	if (!protection_reads_carriers(protection))
 		return (Node *) stored;
 	carrier = (Expr *) is_null_test((Expr *) sibling_var(var, protection->relid,
 														 column->carrier),

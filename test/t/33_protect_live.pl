@@ -6,6 +6,7 @@
 use strict;
 use warnings;
 use Envelope;
+use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
@@ -262,6 +263,29 @@ is($caller->wait, '', 'then it ends');
 is(stored('members'), '0 plain, 0 missing', 'with everything sealed');
 $server->safe_psql('postgres', q{SELECT envelope_unprotect('members')});
 is(definition(), $definition, 'and back');
+
+# A standby has snapshots that nobody waits for.
+$server->backup('standby');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($server, 'standby', has_streaming => 1);
+$standby->append_conf('postgresql.conf', "hot_standby_feedback = on\nwal_receiver_status_interval = 1");
+$standby->start;
+my $old = Envelope::Session->new($standby);
+$server->wait_for_catchup($standby);
+my $read = q{SELECT count(*) || ' ' || count(email) || ' ' || count(*) FILTER (WHERE email IS NOT NULL AND (m).email = plain) FROM members m};
+my $there = $server->safe_psql('postgres', $read);
+$old->query('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1');
+is(sqlstate($server, $call), '', 'it is protected under a standby');
+$server->wait_for_catchup($standby);
+is($old->query($read), $there, 'a transaction there that is older sees all values');
+my $find = q{SELECT count(*) FROM members a WHERE EXISTS (SELECT FROM members m WHERE m.tenant_id = 't1' AND m.email = a.plain) AND a.id < 100};
+is($old->query($find), $server->safe_psql('postgres', $find), 'and finds them');
+$old->query('COMMIT');
+is($old->query($read), $there, 'a newer one too');
+like($old->query(q{SET enable_seqscan = off; EXPLAIN SELECT FROM members WHERE tenant_id = 't1' AND email = 'x@x'}), qr/Index Scan.*"One email"/, 'by the index');
+$old->quit;
+$standby->stop;
+$server->safe_psql('postgres', q{SELECT envelope_unprotect('members')});
 
 # Killed in a phase.  [ phase, how, whether to go on or back ]
 my @kills = ([ 'terms', 'crash', 'on' ], [ 'index', 'stop', 'on' ], [ 'seal', 'terminate', 'back' ], [ 'seal', 'stop', 'on' ], [ 'wait', 'crash', 'on' ], [ 'terms', 'cancel', 'back' ], [ 'index', 'crash', 'back' ]);
