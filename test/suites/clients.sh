@@ -105,6 +105,12 @@ start_pool
 client django_pooled "$POOL" django_test.py pooled
 client sqlalchemy_pooled "$POOL" sqlalchemy_test.py pooled
 pgbench_runs
+# The tests themselves are right where nothing is protected.
+if [[ $TEST_WHEN == all ]]; then
+	export ENVELOPE_PROTECT=no
+	client django_plain "$SERVER" django_test.py
+	client sqlalchemy_plain "$SERVER" sqlalchemy_test.py
+fi
 
 crashes=$(cluster_crashes "$SERVER")
 if [[ -z $crashes ]]; then

@@ -151,6 +151,7 @@ def look
   equal Customer.first.attributes.keys, own, "rows do not have them"
   equal Customer.columns_hash["email"].sql_type, "character varying", "columns have their types"
   raises(ActiveRecord::StatementInvalid, "a join that loads names every column, and is refused") { Customer.eager_load(:orders).to_a }
+  raises(ActiveRecord::StatementInvalid, "so is one that a condition asks for") { Customer.includes(:orders).where(orders: { what: "book" }).to_a }
   raises(ArgumentError, "ON CONFLICT by columns looks for the index, and does not find it") do
     Customer.upsert_all([{ tenant_id: 1, email: "x" }], unique_by: %i[tenant_id email])
   end
