@@ -1,4 +1,4 @@
-# packages: curl
+# packages: curl jq
 # python: kms
 #
 # KEKs in Vault, by OpenBao's own server: from nothing by the words of the guide,
@@ -115,6 +115,7 @@ kek('poor', "hcvault://$host/transit/keys/platform", 'poor');
 ($outcome, $detail) = check_kek($server, 'poor');
 is($outcome, 'denied', 'a policy without decrypt');
 like($detail, qr/permission/, 'check says so');
+is($server->safe_psql('postgres', q{SELECT severity FROM envelope_doctor() WHERE subject = 'KEK poor' AND finding ~ 'denied since .*permission'}), 'error', 'and the doctor');
 
 # A token that may not even look itself up: that is told, and it works all the same.
 kek('bare', key('bare'), 'bare');
@@ -187,11 +188,19 @@ my @calls = kms_log($server);
 my ($call) = grep { $_->{operation} eq 'unwrap' && $_->{outcome} eq 'ok' && ($_->{tenant} // '') eq 't1' && $_->{role} } @calls;
 like($call->{request_id}, qr/^[0-9a-f-]{36}$/, 'a call is logged with the id that Vault gave it');
 is("$call->{role} $call->{database} $call->{kek}", getpwuid($<) . ' postgres vault', 'and who caused it');
+is(join(' ', sort keys %$call), 'database for kek key_id latency_ms operation outcome request_id role tenant time uri', 'and what, when, for whom and how long');
+like($call->{time}, qr/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d/, 'by the clock');
 my %recorded = map { ($_->{request}{id} => $_->{request}{path}) } map { JSON::PP::decode_json($_) } split /\n/, slurp_file($bao->{audit});
 my @ok = grep { $_->{outcome} eq 'ok' && $_->{request_id} } @calls;
 cmp_ok(scalar(@ok), '>', 10, 'every call that went well has such an id');
 is(scalar(grep { ($recorded{ $_->{request_id} } // '') !~ qr{^(?:transit/(?:decrypt|datakey/plaintext)/|sys/capabilities-self$)} } @ok), 0, 'by which it is found in the log of the audit device');
 ok((grep { $_->{outcome} eq 'denied' && $_->{kek} eq 'acme' } @calls), 'denials are logged');
+# By the commands of the guide
+write_file("$folder/postgresql.log", slurp_file($server->logfile));
+write_file("$folder/vault-audit.log", slurp_file($bao->{audit}));
+my %joined = map { ((split /\t/)[0] => $_) } split /\n/, run_doc($folder, {}, grep { /^grep/ } of_guide('sh'));
+is(scalar(grep { !$joined{ $_->{request_id} } } @ok), 0, 'the commands of the guide join the two logs');
+like($joined{ $call->{request_id} }, qr{\tvault|\tt1\tunwrap\tok\ttransit/decrypt/platform\t}, 'call by call');
 my $log = slurp_file($server->logfile);
 my @secrets = map { (split /\n/, slurp_file("$folder/$_"))[0] } 'secret_id', 'careless', 'poor';
 ok(!(grep { index($log, $_) >= 0 } @secrets), 'no secret is');

@@ -37,7 +37,11 @@ my %operator = (PATH => "$bin:$ENV{PATH}", HOME => $folder, AWS_ENDPOINT_URL => 
 my ($key) = run_doc($folder, \%operator, @shell) =~ /^(arn:aws:kms:\S+)$/m;
 like($key, qr/^arn:aws:kms:us-east-1:\d+:key/, 'they run');
 my $access = aws_call($aws{moto}, 'iam', 'create_access_key', { UserName => 'envelope' })->{AccessKey};
-my $second = aws_call($aws{moto}, 'kms', 'create_key', {})->{KeyMetadata}{Arn};
+# A role that may do what the user may, and that the user may assume
+my $assume = sub { my ($more) = @_; JSON::PP::encode_json({ Version => '2012-10-17', Statement => [ { Effect => 'Allow', Action => 'sts:AssumeRole', %$more } ] }) };
+my $moto_role = aws_call($aws{moto}, 'iam', 'create_role', { RoleName => 'moved', AssumeRolePolicyDocument => $assume->({ Principal => { AWS => '*' } }) })->{Role}{Arn};
+aws_call($aws{moto}, 'iam', 'put_role_policy', { RoleName => 'moved', PolicyName => 'envelope', PolicyDocument => slurp_file("$folder/envelope.json") });
+aws_call($aws{moto}, 'iam', 'put_user_policy', { UserName => 'envelope', PolicyName => 'assume', PolicyDocument => $assume->({ Resource => $moto_role }) });
 {
 	# From here on moto asks who calls, and what they may do.
 	my $out = '';
@@ -53,6 +57,7 @@ my %profile = (
 # Failures ordered for this one are not held against the others.
 $profile{errors} = { hosts => [ '127.0.0.1:' . $fs->port('kms') ], endpoint => $fs->url('kms'), aws_access_key_id => 'AKIDENVELOPETEST', aws_secret_access_key => 'secret/of+the=test' };
 $profile{forger} = { %{ $profile{moto} }, aws_secret_access_key => 'not the secret' };
+$profile{sts} = { %{ $profile{moto} }, sts_endpoint => $fs->url('proxy', 'https') };
 
 my $server = kms_server('aws', ca => $fs->{ca}, profiles => \%profile,
 	env => { AWS_ENDPOINT_URL_KMS => $fs->url('kms'), AWS_ENDPOINT_URL_STS => $fs->url('sts'),
@@ -92,6 +97,8 @@ opens_cold('moto') for 1 .. 20;
 is($fs->control('GET', '/connections')->{proxy}, $connections, 'one connection is kept for one call after another');
 kek('forger', $key, profile => 'forger');
 isnt(check_kek($server, 'forger'), $_, "a wrong secret is not $_") for 'ok', 'denied';
+kek('assumed', $key, profile => 'sts', role_arn => $moto_role);
+is_deeply([ check_kek($server, 'assumed') ], [ 'ok', '' ], 'with a role that was assumed of moto');
 
 # --- states, as the emulators enforce them -------------------------------------
 
@@ -170,6 +177,8 @@ for my $code (sort keys %means)
 	unlike($detail, qr/secret-in-message/, 'and the reply is not repeated');
 }
 ok(eventually(sub { check_kek($server, 'errors') eq 'ok' }), 'and well again');
+is($server->safe_psql('postgres', q{SELECT throttled > 0, retries > 0, denied > 0, unreachable > 0, corrupt > 0 FROM envelope.kms_stats WHERE kek = 'errors' AND operation = 'check'}),
+	't|t|t|t|t', 'each was counted as what it is');
 
 # --- a customer's own key, in another account -----------------------------------
 

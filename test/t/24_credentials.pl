@@ -130,8 +130,9 @@ my %chains = (
 			VAULT_ADDR => $fs->url('vault', 'https'), VAULT_CACERT => $fs->{ca} },
 		files => { '.vault-token' => $ambient },
 		profiles => { cert => { %vault, client_cert => "$fs->{folder}/client.pem", client_key => "$fs->{folder}/client.pem", cert_role => 'envelope' } } },
-	files => { keks => [ 'aws', 'user', 'url', 'token' ],
-		files => { '.aws/config' => "[default]\nregion = us-east-1\n\n[profile envelope]\nrole_arn = $file_role\nsource_profile = base\nexternal_id = in a file\n",
+	files => { keks => [ 'aws', 'google', 'user', 'url', 'token' ],
+		files => { '.config/gcloud/application_default_credentials.json' => slurp_file($user_file),
+			 '.aws/config' => "[default]\nregion = us-east-1\n\n[profile envelope]\nrole_arn = $file_role\nsource_profile = base\nexternal_id = in a file\n",
 			'.aws/credentials' => "[base]\naws_access_key_id = AKIDENVELOPETEST\naws_secret_access_key = secret/of+the=test\n" },
 		env => { AWS_PROFILE => 'envelope' },
 		profiles => { user => { %google, google_application_credentials => $user_file }, url => { %google, google_application_credentials => $external_url },
@@ -170,7 +171,7 @@ my @refused = grep { $_->{status} != 200 && $_->{service} =~ /^(?:kms|gcp|vault)
 is(scalar(@refused), 0, 'no KMS was ever shown a credential that had died') or diag explain \@refused[0 .. 2];
 # A chain asks the instance for the role's name, then for its keys, for two KEKs.
 my %asked = (instance => $fs->calls('imds', 'credentials') / 4, container => $fs->calls('container'), 'web identity' => $fs->calls('sts', 'AssumeRoleWithWebIdentity'),
-	'assumed roles' => $fs->calls('sts', 'AssumeRole') / 2, 'metadata server' => $fs->calls('gcpmeta'), 'service account and user' => $fs->calls('gcptoken', 'token') / 2,
+	'assumed roles' => $fs->calls('sts', 'AssumeRole') / 2, 'metadata server' => $fs->calls('gcpmeta'), 'service account and user' => $fs->calls('gcptoken', 'token') / 3,
 	'workload identity' => $fs->calls('gcptoken', 'exchange') / 2, impersonation => $fs->calls('gcptoken', 'impersonate'),
 	'logins and renewals' => ($fs->calls('vault', 'login') + $fs->calls('vault', 'renew-self')) / 2);
 for my $kind (sort keys %asked)

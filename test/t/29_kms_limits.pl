@@ -95,6 +95,14 @@ cmp_ok($fs->calls('vault', 'decrypt') - $asked, '<=', 3, 'to all but one that tr
 $fs->well;
 is(check_kek($server, 'hung'), 'ok', 'well again');
 like($user->query(q{SELECT length(envelope_encrypt('hung1', 'x'))}), qr/^46$/, 'it is asked again');
+
+# After a reload all are had anew, by and by, and each is good meanwhile.
+my $renewed = $fs->calls('vault', 'renew-self');
+$server->reload;
+my %ends;
+ok(eventually(sub { $ends{ $user->query("SELECT envelope_evict('crowd$many') = envelope_warm(array['crowd$many'])") }++; $fs->calls('vault', 'renew-self') - $renewed >= 1000 }), 'reloading has all of them renewed');
+is(join(' ', keys %ends), 't', 'and none is missed');
+
 $user->quit;
 
 $server->stop;
