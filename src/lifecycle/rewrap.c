@@ -26,6 +26,7 @@
 #include "utils/builtins.h"
 #include "utils/json.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "errors.h"
 #include "keys/audit.h"
@@ -43,6 +44,17 @@
 
 /* So many keys are re-wrapped by one transaction. */
 #define BATCH_KEYS 1000
+
+/*
+ * Keys for which a KMS cannot be reached, while it can for others of the batch,
+ * are tried again so often, after so long: longer than calls are refused where
+ * too many have failed (kms/endpoint.c).
+ */
+#define RETRY_ROUNDS 3
+#define RETRY_MS 2000
+
+/* How often to tell of progress */
+#define NOTICE_MS 10000
 
 /* So many keys that failed are named; the rest is counted. */
 #define NAMED_FAILURES 10
@@ -66,6 +78,7 @@ typedef struct Rewrap
 	MemoryContext context;
 	Moving	   *keys;
 	int			nkeys;
+	bool		again;			/* only those that were unreachable */
 } Rewrap;
 
 static bytea *
@@ -87,6 +100,8 @@ fill_rewrap(int item, KmsRequest *request, void *arg)
 	MemoryContext oldcontext;
 	KeyRow		row;
 
+	if (rewrap->again && key->outcome != KMS_UNREACHABLE)
+		return false;
 	if (!catalog_read_wrapped(key->key_id, &row, request) ||
 		request->wrapped_len == 0 ||
 		(rewrap->kek && strcmp(request->kek, rewrap->kek) != 0))
@@ -255,8 +270,10 @@ typedef struct KekRotation
 	int64		last_key;
 	int64		moved;
 	int64		seen;
+	int64		estimated;		/* keys to come, when it began */
 	int64		failed;
 	StringInfoData failures;	/* the first of them */
+	TimestampTz told_at;
 } KekRotation;
 
 /*
@@ -267,10 +284,9 @@ typedef struct KekRotation
 static void
 begin_kek_rotation(KekRotation *rotation, const char *kek, const char *target)
 {
-	StoreParam	params[] = {store_text(kek), store_text(target)};
+	StoreParam	params[3] = {store_text(kek), store_text(target)};
 	OwnerScope	scope;
 	bool		isnull;
-	int64		estimated;
 
 	store_begin(&scope);
 	(void) lock_kek(target);
@@ -278,7 +294,7 @@ begin_kek_rotation(KekRotation *rotation, const char *kek, const char *target)
 					  " CASE WHEN error IS NULL OR $1 <> $2 THEN rows_reencrypted ELSE 0 END"
 					  " FROM envelope.rotations WHERE kind = 'kek' AND finished_at IS NULL"
 					  " AND kek = $1 AND new_kek = $2 ORDER BY rotation_id DESC LIMIT 1",
-					  lengthof(params), params) > 0)
+					  2, params) > 0)
 	{
 		HeapTuple	row = SPI_tuptable->vals[0];
 		TupleDesc	desc = SPI_tuptable->tupdesc;
@@ -287,14 +303,18 @@ begin_kek_rotation(KekRotation *rotation, const char *kek, const char *target)
 		rotation->last_key = DatumGetInt64(SPI_getbinval(row, desc, 2, &isnull));
 		rotation->moved = DatumGetInt64(SPI_getbinval(row, desc, 3, &isnull));
 	}
+	params[2] = (StoreParam)
+	{
+		INT8OID, Int64GetDatum(rotation->last_key), false
+	};
 	(void) store_execute("SELECT count(*) FROM envelope.tenant_keys"
-						 " WHERE kek = $1 AND state <> 'destroyed' AND $2 IS NOT NULL",
-						 lengthof(params), params);
-	estimated = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
-											1, &isnull));
+						 " WHERE kek = $1 AND state <> 'destroyed' AND $2 IS NOT NULL"
+						 " AND key_id > $3", lengthof(params), params);
+	rotation->estimated = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
+													  SPI_tuptable->tupdesc, 1, &isnull));
 	(void) store_execute("UPDATE envelope.tenants SET kek = $2"
 						 " WHERE kek = $1 AND kek <> $2 AND state <> 'destroyed'",
-						 lengthof(params), params);
+						 2, params);
 	if (rotation->id == 0)
 	{
 		rotation->id = progress_insert("kek", NULL, kek, target, "rewrap");
@@ -302,9 +322,33 @@ begin_kek_rotation(KekRotation *rotation, const char *kek, const char *target)
 					 psprintf("{\"to\": \"%s\", \"rotation\": " INT64_FORMAT "}",
 							  target, rotation->id));
 	}
-	progress_phase(rotation->id, "rewrap", estimated);
+	progress_phase(rotation->id, "rewrap", rotation->estimated);
 	store_end(&scope);
 	steps_commit();
+}
+
+/*
+ * Have the keys of a batch re-wrapped, in transactions that hold nothing.
+ */
+static void
+call_for_batch(Rewrap *rewrap)
+{
+	rewrap->again = false;
+	kms_call_many(rewrap->nkeys, fill_rewrap, take_rewrapped, rewrap);
+	for (int round = 0; round < RETRY_ROUNDS; round++)
+	{
+		int			nunreachable = 0;
+
+		for (int i = 0; i < rewrap->nkeys; i++)
+			nunreachable += rewrap->keys[i].outcome == KMS_UNREACHABLE;
+		if (nunreachable == 0 || nunreachable == rewrap->nkeys)
+			return;
+		steps_commit();
+		steps_sleep(RETRY_MS);
+		steps_commit();
+		rewrap->again = true;
+		kms_call_many(rewrap->nkeys, fill_rewrap, take_rewrapped, rewrap);
+	}
 }
 
 /* Name what failed; VE003 where nothing was answered at all. */
@@ -342,6 +386,21 @@ note_failures(KekRotation *rotation, const Rewrap *rewrap)
 				 errhint("Call again to go on.")));
 }
 
+/* Tell of progress, and now and then by a NOTICE. */
+static void
+tell_progress(KekRotation *rotation)
+{
+	TimestampTz now = GetCurrentTimestamp();
+
+	progress_tell(rotation->id, rotation->seen, rotation->moved, NULL, NULL);
+	if (!TimestampDifferenceExceeds(rotation->told_at, now, NOTICE_MS))
+		return;
+	rotation->told_at = now;
+	ereport(NOTICE,
+			(errmsg(INT64_FORMAT " of about " INT64_FORMAT " keys looked at, " INT64_FORMAT " re-wrapped",
+					rotation->seen, Max(rotation->estimated, rotation->seen), rotation->moved)));
+}
+
 /* Re-wrap the next batch; false where there is none. */
 static bool
 rewrap_batch(KekRotation *rotation, Rewrap *rewrap)
@@ -371,7 +430,7 @@ rewrap_batch(KekRotation *rotation, Rewrap *rewrap)
 	more = rewrap->nkeys > 0;
 	if (more)
 	{
-		kms_call_many(rewrap->nkeys, fill_rewrap, take_rewrapped, rewrap);
+		call_for_batch(rewrap);
 		note_failures(rotation, rewrap);
 		rotation->last_key = rewrap->keys[rewrap->nkeys - 1].key_id;
 		rotation->seen += rewrap->nkeys;
@@ -390,7 +449,7 @@ rewrap_batch(KekRotation *rotation, Rewrap *rewrap)
 		(void) store_execute("UPDATE envelope.rotations SET last_key = $2, error = $3"
 							 " WHERE rotation_id = $1", lengthof(params), params);
 		store_end(&scope);
-		progress_tell(rotation->id, rotation->seen, rotation->moved, NULL, NULL);
+		tell_progress(rotation);
 	}
 	steps_commit();
 	MemoryContextDelete(batch);
@@ -454,6 +513,7 @@ rewrap_kek(const char *kek, const char *target)
 
 	shmem_require();
 	initStringInfo(&rotation.failures);
+	rotation.told_at = GetCurrentTimestamp();
 	if (!catalog_read_kek(kek, target_request) || !catalog_read_kek(target, target_request))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_OBJECT),

@@ -106,9 +106,9 @@ $fs->fault('kms', 'unavailable');
 is(sqlstate($server, q{SET envelope.kms_timeout = '1s'; CALL envelope_rotate_kek('aws', 'platform')}), 'VE003', 'a KMS that is away ends the call');
 is(still_under('aws'), $left, 'and changes nothing');
 $fs->well;
-# It is not asked for everything at once, so that some keys may have to wait for another call.
 ok(eventually(sub { my (undef, undef, $err) = $server->psql('postgres', q{CALL envelope_rotate_kek('aws', 'platform')}); $err eq '' }), 'called when it is there it goes on');
 is($server->safe_psql('postgres', $versions), "platform $keys", 'and all are back');
+is($server->safe_psql('postgres', q{SELECT string_agg(DISTINCT phase, ' ') FROM envelope.rotations WHERE kek = 'aws'}), 'done', 'in one rotation that is complete');
 
 # A key that another session moves, or makes, meanwhile: one of those that the
 # rotation comes to last
