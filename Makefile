@@ -98,6 +98,7 @@ OBJS = \
 	src/tables/register.o \
 	src/tables/registry.o \
 	src/tables/rewrite.o \
+	src/tables/samples.o \
 	src/tables/seal.o \
 	src/tables/seal_check.o \
 	src/tables/seal_guard.o \

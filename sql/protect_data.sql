@@ -39,7 +39,7 @@ CREATE FUNCTION definition(rel regclass) RETURNS SETOF text LANGUAGE sql AS $$
 	SELECT concat_ws(' ', pg_get_indexdef(indexrelid), indisclustered, obj_description(indexrelid, 'pg_class'))
 	FROM pg_index WHERE indrelid = rel
 	UNION ALL
-	SELECT regexp_replace(pg_get_triggerdef(oid), $x$(, 'statistics', '[0-9.]+')+$x$, $x$, 'statistics', '…'$x$) FROM pg_trigger WHERE tgrelid = rel
+	SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgrelid = rel
 $$;
 CREATE TABLE before AS SELECT definition('clients');
 

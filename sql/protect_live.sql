@@ -193,6 +193,8 @@ SELECT attname FROM pg_stats WHERE tablename = 'members' ORDER BY 1;
 SELECT subject, finding, hint FROM envelope_doctor() WHERE subject LIKE '%members' ORDER BY 2;
 VACUUM FULL members;
 SELECT subject, finding, hint FROM envelope_doctor() WHERE subject LIKE '%members' ORDER BY 2;
+VACUUM FULL pg_statistic;
+SELECT subject, finding, hint FROM envelope_doctor() WHERE subject LIKE '%members' ORDER BY 2;
 
 -- A further column, live too: those that are sealed stay so meanwhile.
 DROP INDEX by_born;

@@ -196,7 +196,7 @@ keep_clear(ProtectPlan *plan)
 {
 	ListCell   *cell;
 
-	plan->words = lcons(SEAL_ARG_LIVE, rewrite_statistics_words(plan));
+	plan->words = lcons(SEAL_ARG_LIVE, samples_words(plan));
 	foreach(cell, plan->columns)
 	{
 		ProtectColumn *column = lfirst(cell);
@@ -217,7 +217,7 @@ start_sealing(ProtectPlan *plan)
 {
 	ListCell   *cell;
 
-	plan->words = lcons(SEAL_ARG_LIVE, rewrite_statistics_words(plan));
+	plan->words = lcons(SEAL_ARG_LIVE, samples_words(plan));
 	foreach(cell, plan->columns)
 	{
 		ProtectColumn *column = lfirst(cell);
@@ -443,7 +443,7 @@ finish_table(LiveCall *call)
 
 	steps_lock_table(call->relid, protect_progress_tell_lock);
 	plan = live_plan(call, AccessExclusiveLock);
-	statistics = rewrite_statistics_words(plan);
+	statistics = samples_words(plan);
 	protect_begin(plan, &scope);
 	alter_set_not_null(plan, false);
 	foreach(cell, plan->columns)

@@ -394,6 +394,7 @@ envelope_protect(PG_FUNCTION_ARGS)
 	Relation	rel;
 	OwnerScope	scope;
 	List	   *indexes;
+	bool		samples;
 
 	protect_require_preload();
 	rel = owned_relation_open(PG_GETARG_OID(0), AccessExclusiveLock);
@@ -405,7 +406,9 @@ envelope_protect(PG_FUNCTION_ARGS)
 				 errmsg("table \"%s\" is being protected live", plan->name),
 				 errhint("CALL envelope_protect_live again to finish it, or envelope_unprotect to go back.")));
 	protect_plan_call(fcinfo, plan, rel);
-	plan->words = rewrite_statistics_words(plan);	/* its own files are new */
+	samples = samples_exist(plan);
+	/* It gets new files; and the catalogs do if there are samples. */
+	plan->words = samples ? NIL : samples_words(plan);
 	relation_close(rel, NoLock);
 
 	protect_allow_triggers(plan->owner);
@@ -425,6 +428,8 @@ envelope_protect(PG_FUNCTION_ARGS)
 	triggers_wrap(plan);
 	term_leak_warn(plan);
 	protect_end(&scope);
+	if (samples)
+		samples_forget();
 	PG_RETURN_VOID();
 }
 

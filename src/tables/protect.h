@@ -129,6 +129,11 @@ extern void term_index_live_drop_invalid(const ProtectPlan *plan);
 extern IndexStmt *term_index_live_statement(const ProtectPlan *plan, const LiveIndex *index);
 extern void term_index_live_swap(const ProtectPlan *plan);
 
+/* samples.c */
+extern bool samples_exist(const ProtectPlan *plan);
+extern List *samples_words(const ProtectPlan *plan);
+extern void samples_forget(void);
+
 /* term_leak.c */
 extern void term_leak_check(const ProtectPlan *plan, const ProtectColumn *column, Oid type);
 extern void term_leak_warn(const ProtectPlan *plan);
@@ -136,6 +141,5 @@ extern void term_leak_warn(const ProtectPlan *plan);
 /* rewrite.c */
 extern void rewrite_check(const ProtectPlan *plan);
 extern void rewrite_table(const ProtectPlan *plan, bool back);
-extern List *rewrite_statistics_words(const ProtectPlan *plan);
 
 #endif							/* ENVELOPE_PROTECT_H */

@@ -6,9 +6,7 @@
  * The rows are written into a new heap that takes the place of the old one, as
  * ALTER TABLE does when it rewrites a table: no plaintext is left in the old
  * files, which go at commit, nor in dead rows of the new ones.  The planner's
- * statistics of the columns go too; but the bytes of rows that are gone stay in
- * those catalogs until they get new files.  So the trigger's arguments name the
- * files that they have, by which doctor knows.
+ * statistics of the columns go too (samples.c).
  *
  * As with ALTER TABLE, transactions whose snapshot is older see the table empty
  * if they had not looked at it before.
@@ -18,16 +16,12 @@
 #include "postgres.h"
 
 #include "access/heapam.h"
-#include "access/htup_details.h"
 #include "access/multixact.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "catalog/heap.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_statistic.h"
-#include "catalog/pg_statistic_ext_data.h"
 #include "commands/cluster.h"
 #include "commands/tablecmds.h"
 #include "executor/tuptable.h"
@@ -38,11 +32,9 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 
 #include "keys/keyring.h"
 #include "tables/protect.h"
-#include "tables/protection.h"
 #include "tables/seal.h"
 #include "tables/value.h"
 
@@ -293,69 +285,4 @@ rewrite_table(const ProtectPlan *plan, bool back)
 		ereport(NOTICE,
 				(errmsg("%s " UINT64_FORMAT " rows of table \"%s\"",
 						back ? "opened" : "sealed", done, plan->name)));
-}
-
-/* Has ANALYZE kept samples of a column? */
-static bool
-has_samples(Oid relid, AttrNumber attnum, bool inherited)
-{
-	HeapTuple	tuple = SearchSysCache3(STATRELATTINH, ObjectIdGetDatum(relid),
-										Int16GetDatum(attnum), BoolGetDatum(inherited));
-	bool		result;
-
-	if (!HeapTupleIsValid(tuple))
-		return false;
-	result = ((Form_pg_statistic) GETSTRUCT(tuple))->stakind1 != 0;
-	ReleaseSysCache(tuple);
-	return result;
-}
-
-static bool
-has_samples_of_any(const ProtectPlan *plan)
-{
-	ListCell   *cell;
-	ListCell   *lc;
-
-	foreach(cell, plan->relids)
-	{
-		foreach(lc, plan->columns)
-		{
-			Oid			relid = lfirst_oid(cell);
-			AttrNumber	attnum = get_attnum(relid, ((ProtectColumn *) lfirst(lc))->carrier);
-
-			if (has_samples(relid, attnum, false) || has_samples(relid, attnum, true))
-				return true;
-		}
-	}
-	return false;
-}
-
-/*
- * The words that name the files of the catalogs in which samples of protected
- * columns have been, those among the plan's words included.  Called before the
- * statistics are removed.
- */
-List *
-rewrite_statistics_words(const ProtectPlan *plan)
-{
-	static const Oid catalogs[] = {StatisticRelationId, StatisticExtDataRelationId};
-	List	   *words = NIL;
-	bool		samples = has_samples_of_any(plan);
-
-	for (int i = 0; i < lengthof(catalogs); i++)
-	{
-		Relation	catalog = table_open(catalogs[i], AccessShareLock);
-		char	   *file = psprintf(UINT64_FORMAT ".%u.%u", GetSystemIdentifier(),
-									MyDatabaseId, catalog->rd_rel->relfilenode);
-		bool		had_some = false;
-		ListCell   *cell;
-
-		foreach(cell, plan->words)
-			had_some |= strcmp(lfirst(cell), file) == 0;
-		/* What was in statistics of several columns has been dropped by hand. */
-		if (had_some || (samples && RelationGetNumberOfBlocks(catalog) > 0))
-			words = lappend(lappend(words, SEAL_ARG_STATISTICS), file);
-		table_close(catalog, AccessShareLock);
-	}
-	return words;
 }
