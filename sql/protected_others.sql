@@ -137,3 +137,27 @@ SELECT message('SELECT name FROM parent');
 DELETE FROM pg_inherits WHERE inhparent = 'parent'::regclass;
 DROP TABLE parent;
 RESET allow_system_table_mods;
+
+-- COPY says of which line an error is, and not what it holds.
+RESET search_path;
+CREATE TABLE lines (tenant_id text, secret text, n integer NOT NULL, CONSTRAINT long CHECK (length(secret) > 3));
+CREATE UNIQUE INDEX ON lines (n);
+SELECT envelope_protect('lines', 'tenant_id', '{secret}');
+CREATE FUNCTION complain() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN IF NEW.n = 9 THEN RAISE EXCEPTION 'nine'; END IF; RETURN NEW; END$$;
+CREATE TRIGGER complain BEFORE INSERT ON lines FOR EACH ROW EXECUTE FUNCTION complain();
+COPY lines FROM STDIN;
+t1	secret	1
+nobody	secret	2
+\.
+COPY lines FROM STDIN;
+t1	sec	1
+\.
+COPY lines FROM STDIN;
+t1	secret	1
+t1	secret	1
+\.
+COPY lines FROM STDIN (FORMAT csv);
+t1,secret,9
+\.
+DROP TABLE lines;
+DROP FUNCTION complain;

@@ -9,7 +9,8 @@
  * COPY TO becomes COPY (SELECT ...) TO, which is planned like any query.
  *
  * COPY FROM passes the trigger.  Without a column list it takes the columns of
- * the application, as if the others were not there.
+ * the application, as if the others were not there.  Of a line that cannot be
+ * stored it says the number, and not what is in it.
  *
  *-------------------------------------------------------------------------
  */
@@ -18,6 +19,7 @@
 #include "access/table.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "commands/copyfrom_internal.h"
 #include "nodes/makefuncs.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -130,4 +132,20 @@ copy_adapt(CopyStmt *stmt)
 	stmt->query = select_columns(stmt->relation, stmt->attlist);
 	stmt->relation = NULL;
 	stmt->attlist = NIL;
+}
+
+/*
+ * Have a COPY that stores the row at hand leave out its line from the context of
+ * errors, which client and server log would get: it holds the values to be
+ * sealed.
+ */
+void
+copy_hide_line(void)
+{
+	for (ErrorContextCallback *callback = error_context_stack; callback;
+		 callback = callback->previous)
+	{
+		if (callback->callback == CopyFromErrorCallback)
+			((CopyFromState) callback->arg)->line_buf_valid = false;
+	}
 }

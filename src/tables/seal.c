@@ -54,6 +54,7 @@
 #include "tables/implied.h"
 #include "tables/protection.h"
 #include "tables/seal.h"
+#include "tables/utility.h"
 #include "tables/value.h"
 
 PG_FUNCTION_INFO_V1(envelope_seal);
@@ -601,6 +602,7 @@ envelope_seal(PG_FUNCTION_ARGS)
 	Datum	   *given = NULL;
 	bool	   *given_nulls = NULL;
 
+	copy_hide_line();
 	shmem_require();
 	if (envelope_unreadable == UNREADABLE_NULL)
 		ereport(ERROR,

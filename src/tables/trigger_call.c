@@ -44,6 +44,7 @@
 #include "tables/planner.h"
 #include "tables/seal.h"
 #include "tables/triggers.h"
+#include "tables/utility.h"
 
 PG_FUNCTION_INFO_V1(envelope_call_trigger);
 
@@ -275,6 +276,7 @@ envelope_call_trigger(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("this function can only be called as a trigger for rows")));
+	copy_hide_line();
 	if (fcinfo->flinfo->fn_extra == NULL)
 		fcinfo->flinfo->fn_extra = prepare_call(fcinfo, outer);
 	call = fcinfo->flinfo->fn_extra;

@@ -34,6 +34,7 @@ extern bool utility_set_ours(bool value);
 
 /* copy.c */
 extern void copy_adapt(CopyStmt *stmt);
+extern void copy_hide_line(void);
 
 /* ddl.c */
 extern void ddl_before(Node *stmt, DdlChange *change);
