@@ -197,13 +197,15 @@ add_column(RangeTblEntry *rte, Var *inner)
 }
 
 /*
- * Another column of the table behind a Var, as a Var of the same query.
+ * Another column of the table behind a Var, as a Var of the same query.  The
+ * Var is one that search_find_column has found.
  */
 Var *
 search_expose(Query *query, const Var *var, AttrNumber attno)
 {
 	RangeTblEntry *rte = rt_fetch(var->varno, query->rtable);
 	Query	   *of;
+	const Var  *next;
 	Var		   *behind;
 	Var		   *result;
 	TargetEntry *entry;
@@ -211,8 +213,10 @@ search_expose(Query *query, const Var *var, AttrNumber attno)
 	if (rte->rtekind == RTE_RELATION)
 		return sibling_var(var, rte->relid, attno);
 
-	behind = search_expose(rte->rtekind == RTE_JOIN ? query : rte->subquery,
-						   search_behind_var(rte, var, query, &of), attno);
+	next = search_behind_var(rte, var, query, &of);
+	if (next == NULL)
+		elog(ERROR, "no column of a table is behind a variable");
+	behind = search_expose(of, next, attno);
 	if (rte->rtekind == RTE_JOIN)
 	{
 		behind = copyObject(behind);
