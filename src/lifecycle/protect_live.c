@@ -275,9 +275,12 @@ begin_table(LiveCall *call)
 	protect_end(&scope);
 	steps_commit();
 
+	/* Others may hold its lock for long, and none of ours is held now. */
+	protect_allow_triggers(plan->owner);
+	steps_commit();
+
 	steps_lock_table(call->relid, protect_progress_tell_lock);
 	plan = plan_call(call, AccessExclusiveLock);
-	protect_allow_triggers(plan->owner);
 	protect_begin(plan, &scope);
 	check_definition(plan);
 	alter_add_columns(plan);
@@ -329,16 +332,25 @@ build_indexes(LiveCall *call)
 {
 	ProtectPlan *plan;
 	OwnerScope	scope;
+	bool		left;
 
 	if (indexes_are_ready(call))
 		return;
 	live_enter_phase(call, "index");
-	steps_lock_table(call->relid, protect_progress_tell_lock);
-	plan = plan_clear(call, AccessExclusiveLock);
+	plan = plan_clear(call, AccessShareLock);
 	protect_begin(plan, &scope);
-	term_index_live_drop_invalid(plan);
+	left = term_index_live_left(plan);
 	protect_end(&scope);
 	steps_commit();
+	if (left)
+	{
+		steps_lock_table(call->relid, protect_progress_tell_lock);
+		plan = plan_clear(call, AccessExclusiveLock);
+		protect_begin(plan, &scope);
+		term_index_live_drop_left(plan);
+		protect_end(&scope);
+		steps_commit();
+	}
 	index_builder_run(call->relid);
 	if (!indexes_are_ready(call))
 		ereport(ERROR,

@@ -125,7 +125,8 @@ extern void term_index_describe_own(const ProtectPlan *plan, const char *name);
 extern void term_index_live_check(const ProtectPlan *plan);
 extern List *term_index_live_list(const ProtectPlan *plan);
 extern bool term_index_live_ready(const ProtectPlan *plan);
-extern void term_index_live_drop_invalid(const ProtectPlan *plan);
+extern bool term_index_live_left(const ProtectPlan *plan);
+extern void term_index_live_drop_left(const ProtectPlan *plan);
 extern IndexStmt *term_index_live_statement(const ProtectPlan *plan, const LiveIndex *index);
 extern void term_index_live_swap(const ProtectPlan *plan);
 

@@ -191,9 +191,25 @@ term_index_live_ready(const ProtectPlan *plan)
 	return true;
 }
 
-/* Drop what was left of indexes whose building has ended in its midst. */
+/* Was something left of indexes whose building has ended in its midst? */
+bool
+term_index_live_left(const ProtectPlan *plan)
+{
+	ListCell   *cell;
+
+	foreach(cell, term_index_live_list(plan))
+	{
+		LiveIndex  *index = lfirst(cell);
+
+		if (index->exists && !index->valid)
+			return true;
+	}
+	return false;
+}
+
+/* Drop that. */
 void
-term_index_live_drop_invalid(const ProtectPlan *plan)
+term_index_live_drop_left(const ProtectPlan *plan)
 {
 	ListCell   *cell;
 
