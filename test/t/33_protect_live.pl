@@ -11,7 +11,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 
 my $all = ($ENV{TEST_WHEN} // '') eq 'all';
-my $rows = $all ? 20000 : 3000;
+my $rows = 3000;
 my $server = new_server('live', 'restart_after_crash = on', 'max_connections = 30');
 my $folder = PostgreSQL::Test::Utils::tempdir;
 my $call = q{CALL envelope_protect_live('members', 'tenant_id', '{email,"Ssn",born}', '{born}', 50)};
@@ -187,7 +187,7 @@ sub progress
 }
 
 # Beside writers and readers, one table after the other and back
-for my $round (1 .. ($all ? 8 : 2))
+for my $round (1 .. ($all ? 6 : 2))
 {
 	my @load = start_load();
 	eventually(sub { $server->safe_psql('postgres', 'SELECT count(*) > 200 FROM ledger') eq 't' });
