@@ -46,6 +46,7 @@ OBJS = \
 	src/kms/credential.o \
 	src/kms/endpoint.o \
 	src/kms/faults.o \
+	src/kms/fetch.o \
 	src/kms/gcp.o \
 	src/kms/gcp_credentials.o \
 	src/kms/http.o \
@@ -58,6 +59,7 @@ OBJS = \
 	src/kms/request.o \
 	src/kms/retry.o \
 	src/kms/stats.o \
+	src/kms/task.o \
 	src/kms/vault.o \
 	src/kms/vault_credentials.o \
 	src/kms/worker.o \

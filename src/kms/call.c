@@ -10,17 +10,8 @@
  *		CREDENTIAL	wait for what the KMS has to be shown
  *		ASKING		wait for the reply
  *
- * What it asks is its task.  Some requests take several, one after the other:
- *
- *		unwrap, generate	one; a KMS that draws no keys wraps what we draw
- *		check				generate, unwrap, compare; ask what else is allowed
- *		rewrap				unwrap and wrap for the target, or re-wrap inside
- *							the KMS where it can; then unwrap what came of it.
- *							Where wrapping would make a KEK that is not there,
- *							a data key is generated first, and dropped.
- *
- * A re-wrapped key is passed on only when its new wrapping was unwrapped and
- * found to be the same key.  No data key leaves the worker for it.
+ * What it asks is its task; some requests take several, one after the other
+ * (kms/task.c).
  *
  * Calls that ask the same KEK the same thing at the same moment go out as one
  * request where the KMS allows that: the first leads, the others ride along.
@@ -47,9 +38,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
-#include "crypto/derive.h"
 #include "keys/cache.h"
-#include "kms/accept.h"
 #include "kms/call.h"
 #include "kms/calllog.h"
 #include "kms/endpoint.h"
@@ -57,6 +46,7 @@
 #include "kms/queue.h"
 #include "kms/retry.h"
 #include "kms/stats.h"
+#include "kms/task.h"
 #include "settings.h"
 
 /* The second call after a denial comes no sooner than this */
@@ -74,26 +64,14 @@ typedef enum CallStep
 	CALL_ASKING
 } CallStep;
 
-/* What earlier tasks of a call have made; holds a key between two of them */
-typedef struct Made
-{
-	Dek			dek;
-	char		kek_version[KEK_VERSION_MAX];
-	int			wrapped_len;
-	uint8		wrapped[WRAPPED_DEK_MAX];
-} Made;
-
 typedef struct Call
 {
 	CallStep	step;
 	int64		due;			/* when to take the step, boottime_ms() */
 	int			slot;			/* of the queue */
 	const KmsRequest *request;	/* of the slot */
-	KmsTask		task;
-	Made		made;
-	const KmsProvider *provider;	/* of the task's KEK */
-	int			attempts;		/* made so far */
-	bool		drawn;			/* a data key, by us */
+	Tasks		tasks;			/* that it takes */
+	int			attempts;		/* at the present one, made so far */
 	bool		confirming;		/* was denied once */
 	bool		credential_tried;	/* was refused with one credential */
 	int64		begun_at;
@@ -125,194 +103,12 @@ calls_start(int max_calls)
 	ncalls = max_calls;
 }
 
-/* Ask the source's KEK, or that of the target, for something from now on. */
-static void
-set_task(Call *call, KmsOperation operation, bool target)
-{
-	const KmsRequest *request = call->request;
-	KmsTask    *task = &call->task;
-	bool		made = call->made.wrapped_len > 0;
-
-	memset(task, 0, sizeof(*task));
-	task->operation = operation;
-	task->kek = target ? request->target_kek : request->kek;
-	task->uri = target ? request->target_uri : request->uri;
-	task->options = target ? request->target_options : request->options;
-	task->tenant = request->tenant;
-	task->key_id = request->key_id;
-	task->dek = &call->made.dek;
-	task->kek_version = made ? call->made.kek_version : request->kek_version;
-	task->wrapped = made ? call->made.wrapped : request->wrapped;
-	task->wrapped_len = made ? call->made.wrapped_len : request->wrapped_len;
-	task->target_uri = request->target_uri;
-	task->target_options = request->target_options;
-	call->provider = kms_provider_for(task->uri);
-	call->attempts = 0;
-	call->credential_tried = false;
-}
-
-/*
- * Ask for a new key.  Where the KMS draws none we do, and ask to wrap it.
- */
-static void
-set_generating_task(Call *call)
-{
-	set_task(call, KMS_GENERATE, false);
-	if (call->provider && call->provider->only_wraps)
-	{
-		set_task(call, KMS_WRAP, false);
-		call->drawn = dek_generate(&call->made.dek);
-	}
-}
-
-/* A new key was generated, or wrapped: is it there? */
-static bool
-take_generated(Call *call, KmsAnswer *answer)
-{
-	if (call->task.operation != KMS_WRAP)
-		return true;
-	if (call->drawn)
-	{
-		answer->dek = call->made.dek;
-		return true;
-	}
-	answer_set(answer, KMS_UNREACHABLE, HINT_NONE, "could not draw a data key");
-	return false;
-}
-
-/* Ask the first thing that a request takes. */
-static void
-set_first_task(Call *call)
-{
-	switch (call->request->operation)
-	{
-		case KMS_GENERATE:
-		case KMS_CHECK:
-			set_generating_task(call);
-			break;
-		case KMS_REWRAP:
-			set_task(call, KMS_UNWRAP, false);
-			if (call->provider && call->provider->can_rewrap &&
-				call->provider == kms_provider_for(call->request->target_uri) &&
-				call->provider->can_rewrap(&call->task))
-				set_task(call, KMS_REWRAP, false);
-			break;
-		default:
-			set_task(call, call->request->operation, false);
-			break;
-	}
-}
-
-/* Keep what a task has wrapped, to unwrap it. */
-static bool
-keep_wrapped(Call *call, KmsAnswer *answer)
-{
-	Made	   *made = &call->made;
-
-	if (!accept_wrapped(answer))
-		return false;
-	made->dek = answer->dek;
-	strlcpy(made->kek_version, answer->kek_version, sizeof(made->kek_version));
-	made->wrapped_len = answer->wrapped_len;
-	memcpy(made->wrapped, answer->wrapped, answer->wrapped_len);
-	return true;
-}
-
-/*
- * A task was answered ok: is there another one?  The answer is made a failed
- * one where it is not what was asked for.
- */
-static bool
-set_next_task(Call *call, KmsAnswer *answer)
-{
-	KmsOperation asked = call->task.operation;
-
-	switch (call->request->operation)
-	{
-		case KMS_CHECK:
-			if (asked == KMS_CHECK)
-				return false;	/* the last one */
-			if (asked == KMS_UNWRAP)
-			{
-				if (memcmp(&call->made.dek, &answer->dek, sizeof(Dek)) != 0)
-				{
-					answer_set(answer, KMS_CORRUPT, HINT_NONE,
-							   "unwrapped another key than was generated");
-					return false;
-				}
-				if (!call->provider->tells_rights)
-					return false;
-				set_task(call, KMS_CHECK, false);
-				return true;
-			}
-			if (!take_generated(call, answer) || !keep_wrapped(call, answer))
-				return false;
-			set_task(call, KMS_UNWRAP, false);
-			return true;
-		case KMS_REWRAP:
-			if (asked == KMS_UNWRAP && call->made.wrapped_len > 0)
-				return false;	/* the last one */
-			if (asked == KMS_UNWRAP)
-			{
-				if (!accept_is_key(call->request, answer))
-					return false;
-				call->made.dek = answer->dek;
-				set_task(call, KMS_WRAP, true);
-				if (call->provider && call->provider->wrap_creates)
-					set_task(call, KMS_GENERATE, true);
-				return true;
-			}
-			if (asked == KMS_GENERATE)
-			{
-				/* The target is there; its key is not needed. */
-				set_task(call, KMS_WRAP, true);
-				return true;
-			}
-			if (!keep_wrapped(call, answer))
-				return false;
-			set_task(call, KMS_UNWRAP, true);
-			return true;
-		default:
-			return false;
-	}
-}
-
-/* All tasks were answered ok: make the reply; false where it is not to be. */
-static bool
-accept_answer(Call *call, KmsAnswer *answer)
-{
-	const KmsRequest *request = call->request;
-
-	if (answer->outcome != KMS_OK)
-		return false;
-	switch (request->operation)
-	{
-		case KMS_UNWRAP:
-			return accept_unwrapped(request, answer, &reply);
-		case KMS_GENERATE:
-			return take_generated(call, answer) &&
-				accept_generated(request, answer, &reply);
-		case KMS_REWRAP:
-			if (!accept_is_key(request, answer))
-				return false;
-			strlcpy(reply.kek_version, call->made.kek_version, sizeof(reply.kek_version));
-			reply.wrapped_len = call->made.wrapped_len;
-			memcpy(reply.wrapped, call->made.wrapped, call->made.wrapped_len);
-			return true;
-		case KMS_CHECK:
-			return true;
-		case KMS_WRAP:
-			break;
-	}
-	return false;
-}
-
 /* Count the answer, and log it where the KEK has changed its ways. */
 static void
 note_answer(const Call *call, const KmsAnswer *answer)
 {
 	const KmsRequest *request = call->request;
-	const char *kek = call->task.kek;
+	const char *kek = call->tasks.task.kek;
 	instr_time	latency;
 	KmsCallEnd	end = {0};
 
@@ -343,7 +139,7 @@ note_answer(const Call *call, const KmsAnswer *answer)
 						kek, request->database,
 						kms_outcome_name(answer->outcome)),
 				 errdetail("Asked to %s: %s",
-						   kms_operation_name(call->task.operation), answer->detail)));
+						   kms_operation_name(call->tasks.task.operation), answer->detail)));
 }
 
 /* Hold a credential instead of the one held so far. */
@@ -365,7 +161,7 @@ finish_call(Call *call, const KmsAnswer *answer)
 	strlcpy(reply.detail, answer->detail, sizeof(reply.detail));
 	kms_queue_finish(call->slot, &reply);
 	secret_wipe(&reply, sizeof(reply));
-	secret_wipe(&call->made.dek, sizeof(call->made.dek));
+	tasks_wipe(&call->tasks);
 	use_credential(call, NULL);
 	call->step = CALL_FREE;
 }
@@ -512,28 +308,30 @@ take_answer(Call *call, KmsAnswer *answer)
 	text_make_harmless(answer->detail);
 	text_make_harmless(answer->request_id);
 	if (envelope_log_kms_calls && answer->hint != HINT_REFUSED)
-		call_log(request, &call->task, answer, &call->attempted_at);
+		call_log(request, &call->tasks.task, answer, &call->attempted_at);
 
-	if (call->task.operation == KMS_CHECK)
+	if (call->tasks.task.operation == KMS_CHECK)
 		take_check(call, answer);
 	if (retry_with_other_credential(call, answer->hint))
 		return;
 	if (call->credential && answer->outcome == KMS_OK)
 		credential_accept(call->credential);
-	if (answer->outcome == KMS_OK && set_next_task(call, answer))
+	if (answer->outcome == KMS_OK && tasks_next(&call->tasks, answer))
 	{
+		call->attempts = 0;
+		call->credential_tried = false;
 		call->step = CALL_ATTEMPT;
 		call->due = boottime_ms();
 		return;
 	}
-	if (accept_answer(call, answer))
+	if (tasks_accept(&call->tasks, answer, &reply))
 	{
 		note_answer(call, answer);
 		if (request->operation == KMS_UNWRAP)
 			denials_forget(request);
 		/* Somebody has mended something, and wants to see whether it works. */
 		if (request->operation == KMS_CHECK)
-			denials_forget_kek(request->database, call->task.kek, true);
+			denials_forget_kek(request->database, call->tasks.task.kek, true);
 		finish_call(call, answer);
 	}
 	else
@@ -568,7 +366,7 @@ gather_riders(const Call *leader)
 		if (call->step == CALL_ASKING && call->leader == leader)
 		{
 			riders[call->place] = call;
-			tasks[call->place] = call->task;
+			tasks[call->place] = call->tasks.task;
 			n++;
 		}
 	}
@@ -585,7 +383,7 @@ finish_exchange(Call *leader)
 	int			n = gather_riders(leader);
 
 	if (exchange->done && (http->answered || exchange->request.method == NULL))
-		leader->provider->parse(tasks, n, http, answers);
+		leader->tasks.provider->parse(tasks, n, http, answers);
 	else
 	{
 		for (int i = 0; i < n; i++)
@@ -619,9 +417,9 @@ ready_credential(Call *call, KmsAnswer *answer)
 	CredentialKey key = {0};
 
 	use_credential(call, NULL);
-	if (call->provider->identify == NULL)
+	if (call->tasks.provider->identify == NULL)
 		return true;
-	if (!call->provider->identify(&call->task, &key, answer))
+	if (!call->tasks.provider->identify(&call->tasks.task, &key, answer))
 		return false;
 	use_credential(call, credential_find(&key));
 	if (call->credential == NULL)
@@ -656,31 +454,31 @@ static int
 find_riders(Call *leader)
 {
 	const KmsRequest *request = leader->request;
-	KmsOperation operation = leader->task.operation;
+	KmsOperation operation = leader->tasks.task.operation;
 	int64		now = boottime_ms();
 	int			n = 0;
 	int			max = 1;
 
 	if (operation == KMS_UNWRAP || operation == KMS_REWRAP)
-		max = leader->provider->batch_max;
+		max = leader->tasks.provider->batch_max;
 	riders[n] = leader;
-	tasks[n++] = leader->task;
+	tasks[n++] = leader->tasks.task;
 	for (int i = 0; i < ncalls && n < max; i++)
 	{
 		Call	   *call = &calls[i];
 
 		if (call == leader || call->step != CALL_ATTEMPT || call->due > now ||
-			call->provider != leader->provider ||
-			call->task.operation != operation ||
+			call->tasks.provider != leader->tasks.provider ||
+			call->tasks.task.operation != operation ||
 			retry_policy(call->request->priority) != retry_policy(request->priority) ||
 			(call->request->priority == KMS_BULK) != (request->priority == KMS_BULK) ||
-			strcmp(call->task.uri, leader->task.uri) != 0 ||
-			strcmp(call->task.options, leader->task.options) != 0 ||
-			strcmp(call->task.target_uri, leader->task.target_uri) != 0 ||
-			strcmp(call->task.target_options, leader->task.target_options) != 0)
+			strcmp(call->tasks.task.uri, leader->tasks.task.uri) != 0 ||
+			strcmp(call->tasks.task.options, leader->tasks.task.options) != 0 ||
+			strcmp(call->tasks.task.target_uri, leader->tasks.task.target_uri) != 0 ||
+			strcmp(call->tasks.task.target_options, leader->tasks.task.target_options) != 0)
 			continue;
 		riders[n] = call;
-		tasks[n++] = call->task;
+		tasks[n++] = call->tasks.task;
 	}
 	return n;
 }
@@ -736,7 +534,7 @@ build_request(Call *call, int n, KmsAnswer *failed)
 	const Credential *credential = call->credential ?
 		credential_get(call->credential) : NULL;
 
-	return call->provider->build(tasks, n, credential, &call->exchange.request, failed) &&
+	return call->tasks.provider->build(tasks, n, credential, &call->exchange.request, failed) &&
 		may_send(call, failed);
 }
 
@@ -792,7 +590,7 @@ attempt_call(Call *call)
 	memset(&failed, 0, sizeof(failed));
 	INSTR_TIME_SET_CURRENT(call->attempted_at);
 	call->endpoint = NULL;
-	if (call->provider == NULL)
+	if (call->tasks.provider == NULL)
 		answer_set(&failed, KMS_MISCONFIGURED, HINT_NONE,
 				   "no provider knows the URI of this KEK");
 	else
@@ -854,11 +652,11 @@ begin_call(Call *call, int slot)
 	call->request = kms_queue_request(slot);
 	call->begun_at = call->due = boottime_ms();
 	call->step = CALL_ATTEMPT;
-	set_first_task(call);
+	tasks_begin(&call->tasks, call->request);
 
 	if (answer_from_cache(call))
 		return;
-	if (call->provider && call->request->operation == KMS_UNWRAP &&
+	if (call->tasks.provider && call->request->operation == KMS_UNWRAP &&
 		denials_recall(call->request, &recalled->outcome, recalled->detail))
 	{
 		finish_call(call, recalled);

@@ -24,8 +24,6 @@
  */
 #include "postgres.h"
 
-#include <sys/stat.h>
-
 #include "common/hashfn.h"
 #include "common/pg_prng.h"
 
@@ -52,14 +50,6 @@
 /* Had or confirmed so lately, a credential is fresh. */
 #define FRESH_MS			10000
 
-#define FILES_MAX			6
-
-typedef struct WatchedFile
-{
-	char		path[MAXPGPATH];
-	struct stat was;			/* st_ino 0: not there */
-} WatchedFile;
-
 struct CredentialEntry
 {
 	CredentialEntry *next;
@@ -85,8 +75,7 @@ struct CredentialEntry
 	char		detail[KMS_DETAIL_MAX];
 
 	uint64		profiles;		/* the generation of these it was made from */
-	int			nfiles;
-	WatchedFile files[FILES_MAX];
+	WatchedFiles files;
 	int64		look_at;
 };
 
@@ -96,187 +85,6 @@ static int	nfetching = 0;
 
 /* Without a fetch under way there is nothing to do before, boottime_ms(). */
 static int64 next_due = 0;
-
-/* The entry whose fetch is being moved on; its files are watched */
-static CredentialEntry *fetching_entry = NULL;
-
-/* A variable of the server's environment; NULL where it is not set or empty */
-const char *
-environment(const char *name)
-{
-	const char *value = getenv(name);
-
-	return value && value[0] ? value : NULL;
-}
-
-void
-credential_reset(Credential *credential)
-{
-	buffer_reset(&credential->access_key);
-	buffer_reset(&credential->secret_key);
-	buffer_reset(&credential->token);
-	buffer_reset(&credential->client_cert);
-	buffer_reset(&credential->client_key);
-	buffer_reset(&credential->ca_file);
-	buffer_reset(&credential->endpoint);
-	buffer_reset(&credential->name_space);
-	buffer_reset(&credential->hosts);
-	memset(credential, 0, sizeof(*credential));
-}
-
-/*
- * May it be shown to the host of a URL?  The endpoint that it names itself may
- * always see it.
- */
-bool
-credential_may_go_to(const Credential *credential, const char *url)
-{
-	char		host[300];
-	char		endpoint[300];
-	const char *at = buffer_text(&credential->hosts);
-	size_t		len;
-
-	if (!url_host(url, host, sizeof(host)))
-		return false;
-	len = strlen(host);
-	if (credential->hosts.len == 0)
-		return true;
-	if (url_host(buffer_text(&credential->endpoint), endpoint, sizeof(endpoint)) &&
-		strcmp(host, endpoint) == 0)
-		return true;
-	for (; *at; at += strcspn(at, " ") + 1)
-	{
-		if (strcspn(at, " ") == len && pg_strncasecmp(at, host, len) == 0)
-			return true;
-	}
-	return false;
-}
-
-/* The fetch cannot go on. */
-void
-fetch_fail(CredentialFetch *fetch, KmsOutcome outcome, const char *fmt,...)
-{
-	va_list		args;
-
-	fetch->outcome = outcome;
-	va_start(args, fmt);
-	vsnprintf(fetch->detail, sizeof(fetch->detail), fmt, args);
-	va_end(args);
-	text_make_harmless(fetch->detail);
-}
-
-static void
-look_at_file(const char *path, struct stat *is)
-{
-	if (stat(path, is) != 0)
-		memset(is, 0, sizeof(*is));
-}
-
-static bool
-file_is_same(const struct stat *a, const struct stat *b)
-{
-	return a->st_dev == b->st_dev && a->st_ino == b->st_ino &&
-		a->st_size == b->st_size &&
-		a->st_mtim.tv_sec == b->st_mtim.tv_sec &&
-		a->st_mtim.tv_nsec == b->st_mtim.tv_nsec &&
-		a->st_ctim.tv_sec == b->st_ctim.tv_sec &&
-		a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
-}
-
-/*
- * Read a file that a credential is made from, and watch it from now on.  The
- * problem, where there is one, names what and the errno, not the path, since
- * whoever opens a value gets to see it.
- */
-bool
-fetch_file(CredentialFetch *fetch, const char *path, const char *what,
-		   SecretBuffer *contents)
-{
-	CredentialEntry *entry = fetching_entry;
-
-	if (entry && entry->nfiles < FILES_MAX && strlen(path) < MAXPGPATH)
-	{
-		WatchedFile *file = &entry->files[entry->nfiles++];
-
-		strlcpy(file->path, path, sizeof(file->path));
-		look_at_file(path, &file->was);
-	}
-	buffer_reset(contents);
-	if (buffer_read_file(contents, path))
-		return true;
-	fetch_fail(fetch, KMS_MISCONFIGURED, "credentials: could not read %s: %s",
-			   what, strerror(errno));
-	return false;
-}
-
-/*
- * Find the profile of a fetch.  NULL where it has none; false with the fetch
- * failed where it cannot be had.
- */
-bool
-fetch_profile(CredentialFetch *fetch, const Json **profile)
-{
-	char		problem[256];
-
-	*profile = NULL;
-	if (fetch->key->profile[0] == '\0')
-		return true;
-	*profile = profile_find(fetch->key->profile, problem, sizeof(problem));
-	if (*profile == NULL)
-		fetch_fail(fetch, KMS_MISCONFIGURED, "credentials: %s", problem);
-	return *profile != NULL;
-}
-
-/* Take from a profile what all kinds have in common. */
-void
-fetch_take_common(CredentialFetch *fetch, const Json *profile)
-{
-	Credential *made = &fetch->made;
-	const Json *hosts = jdoc_get(profile, "hosts");
-	const char *text;
-
-	for (size_t i = 0; i < jdoc_length(hosts); i++)
-	{
-		text = jdoc_string(jdoc_item(hosts, i));
-
-		if (text)
-			buffer_printf(&made->hosts, "%s ", text);
-	}
-	if ((text = jdoc_text(profile, "endpoint")) !=NULL)
-		buffer_set(&made->endpoint, text);
-	if ((text = jdoc_text(profile, "ca_file")) !=NULL)
-		buffer_set(&made->ca_file, text);
-	if ((text = jdoc_text(profile, "client_cert")) !=NULL)
-		buffer_set(&made->client_cert, text);
-	if ((text = jdoc_text(profile, "client_key")) !=NULL)
-		buffer_set(&made->client_key, text);
-	if ((text = jdoc_text(profile, "namespace")) !=NULL)
-		buffer_set(&made->name_space, text);
-}
-
-/*
- * Fail a fetch for a reply that is not what was hoped for: by its status it is
- * either a refusal or something that may pass.  Who refuses says so in JSON; a
- * page comes from somebody in between, but where nobody is.
- */
-void
-fetch_foreign_reply(CredentialFetch *fetch, const HttpReply *reply, const char *what)
-{
-	bool		refused = reply->status == 400 || reply->status == 401 ||
-		reply->status == 403 || reply->status == 404;
-	Json	   *doc = jdoc_read(buffer_text(&reply->body), reply->body.len);
-
-	if (!reply->answered)
-		fetch_fail(fetch, KMS_UNREACHABLE, "credentials: %s: %s", what, reply->problem);
-	else if (refused && (jdoc_is_object(doc) || fetch->metadata))
-		fetch_fail(fetch, KMS_MISCONFIGURED,
-				   "credentials: %s was refused with HTTP status %ld", what, reply->status);
-	else
-		fetch_fail(fetch, KMS_UNREACHABLE,
-				   "credentials: %s gave an answer with HTTP status %ld that is not its own",
-				   what, reply->status);
-	jdoc_free(doc);
-}
 
 static void
 end_fetch(CredentialEntry *entry)
@@ -362,7 +170,6 @@ advance_fetch(CredentialEntry *entry)
 	CredentialFetch *fetch = &entry->fetch;
 	bool		metadata;
 
-	fetching_entry = entry;
 	http_request_reset(&entry->exchange.request);
 	switch (entry->key.kind->next(fetch, &entry->exchange.request))
 	{
@@ -379,7 +186,6 @@ advance_fetch(CredentialEntry *entry)
 					 metadata ? METADATA_MS : FETCH_ATTEMPT_MS);
 			break;
 	}
-	fetching_entry = NULL;
 }
 
 static void
@@ -393,7 +199,8 @@ begin_fetch(CredentialEntry *entry, bool doubted)
 	fetch->doubted = doubted;
 	entry->fetching = true;
 	nfetching++;
-	entry->nfiles = 0;
+	entry->files.nfiles = 0;
+	fetch->files = &entry->files;
 	entry->profiles = profiles_generation();
 	advance_fetch(entry);
 }
@@ -605,21 +412,6 @@ credential_expires_in_ms(const CredentialEntry *entry)
 	return Max(0, entry->expires_at - boottime_ms());
 }
 
-/* Has a file changed that it was made from? */
-static bool
-files_changed(CredentialEntry *entry)
-{
-	for (int i = 0; i < entry->nfiles; i++)
-	{
-		struct stat is;
-
-		look_at_file(entry->files[i].path, &is);
-		if (!file_is_same(&is, &entry->files[i].was))
-			return true;
-	}
-	return false;
-}
-
 /* When an entry that is not being fetched is to be looked at next */
 static int64
 due_of(const CredentialEntry *entry)
@@ -627,7 +419,7 @@ due_of(const CredentialEntry *entry)
 	int64		due = Max(entry->renew_at, entry->retry_at);
 
 	if ((entry->usable || entry->failures > 0) &&
-		(entry->nfiles > 0 || entry->key.profile[0] != '\0'))
+		(entry->files.nfiles > 0 || entry->key.profile[0] != '\0'))
 		due = Min(due, entry->look_at);
 	return due;
 }
@@ -663,7 +455,7 @@ credentials_drive(void)
 		{
 			entry->look_at = now + LOOK_MS;
 			if ((entry->key.profile[0] != '\0' &&
-				 entry->profiles != profiles_generation()) || files_changed(entry))
+				 entry->profiles != profiles_generation()) || watched_files_changed(&entry->files))
 				begin_fetch(entry, false);
 		}
 		link = &entry->next;

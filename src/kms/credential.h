@@ -9,6 +9,7 @@
 #define ENVELOPE_CREDENTIAL_H
 
 #include <stddef.h>
+#include <sys/stat.h>
 
 #include "kms/http.h"
 #include "kms/json.h"
@@ -60,6 +61,21 @@ typedef enum FetchStep
 	FETCH_FAILED				/* fetch->outcome and detail say why */
 } FetchStep;
 
+/* Files that a credential is made from, and what they were then */
+#define FILES_MAX			6
+
+typedef struct WatchedFile
+{
+	char		path[MAXPGPATH];
+	struct stat was;			/* st_ino 0: not there */
+} WatchedFile;
+
+typedef struct WatchedFiles
+{
+	int			nfiles;
+	WatchedFile files[FILES_MAX];
+} WatchedFiles;
+
 /* A credential being made */
 typedef struct CredentialFetch
 {
@@ -71,6 +87,7 @@ typedef struct CredentialFetch
 	int			source;			/* the kind's own */
 	Credential	made;
 	SecretBuffer scratch[3];	/* the kind's own */
+	WatchedFiles *files;		/* that were read for it */
 	KmsOutcome	outcome;
 	char		detail[KMS_DETAIL_MAX];
 } CredentialFetch;
@@ -114,13 +131,14 @@ extern uint64 credential_version(const CredentialEntry *entry);
 extern bool credential_is_confirmed(const CredentialEntry *entry, int64 since);
 extern void credential_renew(CredentialEntry *entry);
 extern int64 credential_expires_in_ms(const CredentialEntry *entry);
-extern bool credential_may_go_to(const Credential *credential, const char *url);
-extern void credential_reset(Credential *credential);
 extern void credentials_drive(void);
 extern int64 credentials_next_due(void);
 extern void credentials_reload(void);
 
-/* For kinds */
+/* kms/fetch.c, for kinds and kms/credential.c */
+extern bool credential_may_go_to(const Credential *credential, const char *url);
+extern void credential_reset(Credential *credential);
+extern bool watched_files_changed(const WatchedFiles *files);
 extern void fetch_fail(CredentialFetch *fetch, KmsOutcome outcome,
 					   const char *fmt,...) pg_attribute_printf(3, 4);
 extern bool fetch_file(CredentialFetch *fetch, const char *path, const char *what,

@@ -5,7 +5,7 @@
  *
  * The data keys stay what they are, and no row of data is touched: only how they
  * are wrapped changes.  The worker has the new wrapping unwrapped and compares
- * key_check before it says that all is well (kms/worker.c); a row is changed
+ * key_check before it says that all is well (kms/task.c); a row is changed
  * only if the wrapping is still the one that was read, so that whoever has
  * destroyed or moved the key meanwhile is not overruled.
  *
