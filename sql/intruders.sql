@@ -84,7 +84,38 @@ SELECT outcome($$UPDATE victims SET n = 2 RETURNING n$$) AS changes,
 	outcome($$UPDATE victims SET secret = 'of mine', n = 3 RETURNING n$$) AS gives_both,
 	outcome($$INSERT INTO victims VALUES ('intruded', 'new', 4) RETURNING n$$) AS inserts,
 	outcome($$UPDATE victims SET tenant_id = 'intruded' WHERE n = 3 RETURNING n$$) AS keeps;
+-- nor do the bytes that are stored tell that a guess was right
+CREATE TABLE intruder.guesses (tenant_id text, secret text, secret__sealed bytea);
+CREATE TRIGGER zzz_envelope_seal BEFORE INSERT OR UPDATE ON intruder.guesses FOR EACH ROW
+	EXECUTE FUNCTION envelope.seal('tenant_id', 'secret', 'secret__sealed', '', 'public.victims.secret');
 RESET ROLE;
+SET envelope.stored_form = on;
+INSERT INTO intruder.guesses (tenant_id, secret__sealed) SELECT tenant_id, secret__sealed FROM victims LIMIT 1;
+SELECT md5(secret__sealed) AS before, envelope_decrypt(tenant_id, secret__sealed, 'public.victims.secret') AS guess FROM intruder.guesses \gset
+RESET envelope.stored_form;
+SET ROLE regress_intruder;
+UPDATE intruder.guesses SET secret = :'guess';
+RESET ROLE;
+SET envelope.stored_form = on;
+SELECT md5(secret__sealed) = :'before' AS tells FROM intruder.guesses;
+RESET envelope.stored_form;
+DROP TABLE intruder.guesses;
+-- and no domain sees the parts of what is sealed anew for another tenant
+CREATE TABLE arrays (tenant_id text, secrets text[]);
+SELECT envelope_protect('arrays', 'tenant_id', '{secrets}');
+INSERT INTO arrays VALUES ('intruded', '{a,b}');
+SET ROLE regress_intruder;
+CREATE TABLE intruder.parts (tenant_id text, secrets intruder.checked[], secrets__sealed bytea);
+CREATE TRIGGER zzz_envelope_seal BEFORE INSERT OR UPDATE ON intruder.parts FOR EACH ROW
+	EXECUTE FUNCTION envelope.seal('tenant_id', 'secrets', 'secrets__sealed', '', 'public.arrays.secrets');
+RESET ROLE;
+SET envelope.stored_form = on;
+INSERT INTO intruder.parts (tenant_id, secrets__sealed) SELECT tenant_id, secrets__sealed FROM arrays;
+RESET envelope.stored_form;
+SET ROLE regress_intruder;
+SELECT outcome($$UPDATE intruder.parts SET tenant_id = 't1' RETURNING tenant_id$$) AS moves;
+RESET ROLE;
+DROP TABLE arrays, intruder.parts;
 SELECT envelope_grant('regress_intruder', 'use');
 SET ROLE regress_intruder;
 UPDATE intruder.shows SET n = 1;

@@ -84,14 +84,28 @@ lookup(Oid *known, const char *name, int nargs, const Oid *types)
 	return *known;
 }
 
-/* Throw (42501) unless the current user may open what is sealed. */
+/* The function whose privilege is that of opening */
+static Oid
+open_row_oid(void)
+{
+	Oid			types[] = {ANYELEMENTOID};
+
+	return lookup(&open_row_function, "open_row", lengthof(types), types);
+}
+
+/* May the current user open what is sealed? */
+bool
+functions_may_open(void)
+{
+	return object_aclcheck(ProcedureRelationId, open_row_oid(), GetUserId(),
+						   ACL_EXECUTE) == ACLCHECK_OK;
+}
+
+/* Throw (42501) unless they may. */
 void
 functions_require_open(void)
 {
-	Oid			types[] = {ANYELEMENTOID};
-	Oid			function = lookup(&open_row_function, "open_row", lengthof(types), types);
-
-	if (object_aclcheck(ProcedureRelationId, function, GetUserId(), ACL_EXECUTE) != ACLCHECK_OK)
+	if (!functions_may_open())
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, "open_row");
 }
 
@@ -216,11 +230,7 @@ functions_call_open(Expr *tenant, Expr *sealed, const char *context,
 Expr *
 functions_call_open_row(Expr *row, Oid type)
 {
-	Oid			types[] = {ANYELEMENTOID};
-
-	return (Expr *) makeFuncExpr(lookup(&open_row_function, "open_row",
-										lengthof(types), types),
-								 type, list_make1(row), InvalidOid, InvalidOid,
+	return (Expr *) makeFuncExpr(open_row_oid(), type, list_make1(row), InvalidOid, InvalidOid,
 								 COERCE_EXPLICIT_CALL);
 }
 

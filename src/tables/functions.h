@@ -22,6 +22,7 @@ typedef enum TenantFunction
 #define TENANT_FUNCTIONS 4
 
 extern void functions_init(void);
+extern bool functions_may_open(void);
 extern void functions_require_open(void);
 
 extern Expr *functions_call_open(Expr *tenant, Expr *sealed,

@@ -51,6 +51,7 @@
 #include "keys/memo.h"
 #include "settings.h"
 #include "shmem.h"
+#include "tables/functions.h"
 #include "tables/implied.h"
 #include "tables/protection.h"
 #include "tables/seal.h"
@@ -335,7 +336,8 @@ keep_old(SealRow *row, const ProtectedColumn *at)
 /*
  * Seal what came in the carrier.  If the row held the same value before, under
  * the key that seals now, its bytes stay: an application that saves a whole row
- * changes nothing.
+ * changes nothing.  It must not tell those that it was the same who may not open
+ * values: theirs are sealed anew.
  */
 static void
 seal_carrier(SealRow *row, const SealColumn *column)
@@ -357,7 +359,8 @@ seal_carrier(SealRow *row, const SealColumn *column)
 	if (row->old_values && !row->tenant_moved && !row->old_nulls[at->sidecar - 1] &&
 		(at->term == 0 || !row->old_nulls[at->term - 1]) &&
 		keyring_holds(&label, DatumGetByteaPP(row->old_values[at->sidecar - 1]),
-					  column->vt.kind, plaintext, len))
+					  column->vt.kind, plaintext, len) &&
+		functions_may_open())
 		keep_old(row, at);
 	else
 	{
@@ -441,6 +444,8 @@ open_old(SealRow *row, const SealColumn *column)
 {
 	ValueLabel	label = seal_label(row, column);
 
+	if (column->vt.runs_code)
+		functions_require_open();
 	label.tenant = tenant_of(row, row->old_values, row->old_nulls);
 	return seal_open(&label, column, row->old_values[column->at->sidecar - 1]);
 }

@@ -169,6 +169,7 @@ value_type_init(ValueType *vt, Oid type, int32 typmod, MemoryContext context)
 		getBaseTypeAndTypmod(type, &vt->typmod);
 	vt->kind = vt->base == BYTEAOID ? KIND_BYTEA : KIND_TEXT;
 	vt->is_citext = type_is_citext(vt->base);
+	vt->runs_code = value_input_runs_code(vt->base);
 	vt->form = vt->is_citext ? VALUE_BYTES : form_of(vt->base);
 	if (vt->form == VALUE_BYTES)
 		return;					/* neither function is ever called */
@@ -359,6 +360,26 @@ value_unsearchable(Oid type, Oid collation)
 	if (type_is_enum(base) || type_is_citext(base))
 		return NULL;
 	return "equal values of its type can have different texts";
+}
+
+/*
+ * Does reading a value of a type evaluate what a user of the database has
+ * written?  That of a domain does, which is checked within arrays and ranges.
+ */
+bool
+value_input_runs_code(Oid type)
+{
+	Oid			part = getBaseType(type);
+
+	if (type_is_range(part))
+		part = get_range_subtype(part);
+	else if (type_is_multirange(part))
+		part = get_range_subtype(get_multirange_range(part));
+	else if (type_is_array_domain(part))
+		part = get_base_element_type(part);
+	else
+		return type_is_rowtype(part);
+	return get_typtype(part) == TYPTYPE_DOMAIN || value_input_runs_code(part);
 }
 
 /* Can a column of this type hold tenant ids? */

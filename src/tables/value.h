@@ -30,6 +30,7 @@ typedef struct ValueType
 	SealedKind	kind;
 	ValueForm	form;
 	bool		is_citext;
+	bool		runs_code;		/* as value_input_runs_code says */
 	FmgrInfo	output;
 	FmgrInfo	input;
 	Oid			ioparam;
@@ -43,6 +44,7 @@ extern Datum value_from_plaintext(const ValueType *vt, SealedKind kind,
 								  struct varlena *plaintext);
 extern const char *value_to_term_text(const ValueType *vt, Datum value,
 									  size_t *len);
+extern bool value_input_runs_code(Oid type);
 extern const char *value_unsearchable(Oid type, Oid collation);
 
 extern bool value_is_tenant_type(Oid type);
