@@ -29,18 +29,27 @@ checked_build()
 }
 
 # checked_server COMMAND...: start a server whose every process COMMAND runs.
-# The program steps aside for a script, as pg_ctl and make know its name.
+# The program steps aside for a script, as pg_ctl and make know its name.  What
+# initdb runs is PostgreSQL alone, and would take minutes.  Tests take so long that
+# autovacuum would come and change their plans.
 checked_server()
 {
 	local program=$checked_tree/bin/postgres
 	mv "$program" "$program-bare"
-	printf '#!/bin/sh\nexec %s "%s" "$@"\n' "$*" "$program-bare" >"$program"
+	cat >"$program" <<-END
+		#!/bin/sh
+		case \$1 in
+			-V | --version | --check | --boot | --single) exec "$program-bare" "\$@" ;;
+		esac
+		exec $* "$program-bare" "\$@"
+	END
 	chmod 755 "$program"
 	make_local_kek "$TEST_FOLDER/keks" platform
 	start_cluster "$checked_cluster" "$checked_tree" \
 		"shared_preload_libraries = 'envelope'" \
 		"envelope.local_kek_directory = '$TEST_FOLDER/keks'" \
-		"max_prepared_transactions = 10"
+		"max_prepared_transactions = 10" \
+		"autovacuum = off"
 	trap 'stop_cluster "$checked_cluster" "$checked_tree"' EXIT
 }
 
