@@ -72,6 +72,7 @@ class Grammar:
     def __init__(self, rng):
         self.rng = rng
         self.params = None      # a list while literals may become parameters
+        self.searching = False  # mostly what an index over terms is for
         self.names = 0
 
     # --- small things ---------------------------------------------------------
@@ -191,6 +192,8 @@ class Grammar:
         if depth > 0 and self.chance(0.35):
             word = self.pick(["AND", "OR", "AND NOT"])
             return f"({self.condition(scope, depth - 1)} {word} {self.condition(scope, depth - 1)})"
+        if self.searching and self.chance(0.8):
+            return self.pick([self.search, self.search, self.search, self.which_tenant, self.equal_columns])(scope, depth)
         return self.pick([
             self.comparison, self.comparison, self.search, self.search, self.null_test, self.in_list,
             self.between, self.like, self.exists, self.in_subquery, self.distinct_from])(scope, depth)
@@ -232,6 +235,16 @@ class Grammar:
         return self.pick([
             f"{column} = {self.tenant(kind)}", f"{column} = {self.tenant(kind)}", f"{self.tenant(kind)} = {column}",
             f"{column} IN ({some})", f"{column} = ANY (ARRAY[{some}, NULL]::{kind}[])"])
+
+    def which_tenant(self, scope, depth):
+        source = self.pick(scope)
+        return self.of_tenant(source) if "tenant_id" in source.columns else "true"
+
+    def equal_columns(self, scope, depth):
+        one, other = self.pick(scope), self.pick(scope)
+        kind = self.pick(["text", "uuid", "int"])
+        columns = self.column(kind, [one]), self.column(kind, [other])
+        return " = ".join(columns) if all(columns) else "true"
 
     def tenant(self, kind):
         if self.params is not None and self.chance(0.5):

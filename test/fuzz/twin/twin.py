@@ -181,6 +181,7 @@ def main():
     parser.add_argument("--seed", type=int)
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--protect", action="store_true")
+    parser.add_argument("--search", action="store_true", help="mostly conditions that an index over terms is for")
     parser.add_argument("--from", dest="first", type=int, default=0, help="print statements from this one on")
     parser.add_argument("--no-triggers", action="store_true", help="drop those of the application")
     parser.add_argument("--skip", metavar="REGEX", help="leave out statements that match, while a known fault hides others")
@@ -193,6 +194,7 @@ def main():
         psql("twin", *(a for s in ("plain", "sealed") for t in ("tidy", "note_change")
                        for a in ("-c", f"DROP TRIGGER {t} ON {s}.orders")))
     fuzzer = Fuzzer(seed, args.first, args.verbose or args.first > 0)
+    fuzzer.cases.searching = args.search
     fuzzer.skip = re.compile(args.skip) if args.skip else None
     fuzzer.run(args.count)
     errors = ", ".join(f"{count} {state}" for state, count in fuzzer.errors.most_common())
