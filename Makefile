@@ -37,6 +37,7 @@ OBJS = \
 	src/keys/uses.o \
 	src/kms/accept.o \
 	src/kms/answer.o \
+	src/kms/ask.o \
 	src/kms/aws.o \
 	src/kms/aws_credentials.o \
 	src/kms/aws_files.o \

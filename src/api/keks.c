@@ -23,9 +23,9 @@
 #include "keys/audit.h"
 #include "keys/catalog.h"
 #include "keys/store.h"
+#include "kms/ask.h"
 #include "kms/options.h"
 #include "kms/provider.h"
-#include "kms/queue.h"
 
 PG_FUNCTION_INFO_V1(envelope_create_kek);
 PG_FUNCTION_INFO_V1(envelope_alter_kek);

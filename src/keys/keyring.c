@@ -37,7 +37,7 @@
 #include "keys/memo.h"
 #include "keys/tenant.h"
 #include "keys/uses.h"
-#include "kms/queue.h"
+#include "kms/ask.h"
 #include "settings.h"
 #include "shmem.h"
 

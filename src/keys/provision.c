@@ -28,7 +28,7 @@
 #include "keys/keyring.h"
 #include "keys/provision.h"
 #include "keys/store.h"
-#include "kms/queue.h"
+#include "kms/ask.h"
 #include "settings.h"
 #include "shmem.h"
 

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * queue.c
- *	  How backends ask the worker to call a KMS, and wait for the answer.
+ *	  The queue between backends, which ask, and the worker, which calls a KMS.
  *
  * A request is a slot of a fixed array in the mapping of shmem.c.  Its life:
  *
@@ -40,9 +40,8 @@
  *
  * The LWLock ENVELOPE_LOCK_QUEUE guards everything but the request of a
  * RUNNING slot, which the worker reads and nobody writes but for its priority,
- * a word that may rise at any moment.  Latches are set and
- * condition variables broadcast after it is released.  A backend leaves its
- * slots on ERROR and on FATAL alike, by PG_ENSURE_ERROR_CLEANUP.
+ * a word that may rise at any moment.  Latches are set and condition variables
+ * broadcast after it is released.
  *
  *-------------------------------------------------------------------------
  */
@@ -53,15 +52,11 @@
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/condition_variable.h"
-#include "storage/ipc.h"
 #include "utils/builtins.h"
-#include "utils/wait_event.h"
 
 #include "compat.h"
-#include "errors.h"
 #include "kms/provider.h"
 #include "kms/queue.h"
-#include "kms/stats.h"
 #include "settings.h"
 #include "shmem.h"
 
@@ -73,14 +68,6 @@
 #define BULK_SHARE				1
 #define RUNNING_SHARE			7
 #define SERVER_SHARE			15
-
-/* How many requests one backend has under way in kms_call_many */
-#define BULK_WINDOW				128
-
-/* How long a refresh may take */
-#define REFRESH_DEADLINE_MS		30000
-
-#define NO_FREE_SLOT	"all slots of the queue were taken until envelope.kms_timeout was over"
 
 typedef enum SlotState
 {
@@ -132,10 +119,6 @@ typedef struct KmsQueue
 } KmsQueue;
 
 static KmsQueue *queue = NULL;
-
-/* The slots whose waiter this backend is, oldest first */
-static int	held[BULK_WINDOW];
-static int	nheld = 0;
 
 static LWLock *
 queue_lock(void)
@@ -203,8 +186,8 @@ kms_request_count(void)
 }
 
 /* Wake the worker, if there is one; no lock is held. */
-static void
-wake_worker(void)
+void
+kms_queue_wake_worker(void)
 {
 	Latch	   *latch;
 
@@ -213,6 +196,18 @@ wake_worker(void)
 	LWLockRelease(queue_lock());
 	if (latch)
 		SetLatch(latch);
+}
+
+/* Was there ever a worker, since the server started? */
+bool
+kms_queue_had_worker(void)
+{
+	bool		had;
+
+	LWLockAcquire(queue_lock(), LW_SHARED);
+	had = queue->worker_was_seen;
+	LWLockRelease(queue_lock());
+	return had;
 }
 
 static KmsMessage *
@@ -335,11 +330,12 @@ join_slot(KmsSlot *slot, const KmsRequest *request, int64 deadline, int waiters)
 }
 
 /*
- * Join a slot that asks for the same, or take a free one.  False where none can
- * be had now.  waiters is 1, or 0 for a refresh, which nobody waits for.
+ * Join a slot that asks for the same, or take a free one; -1 where none can be
+ * had now.  waiters is 1, or 0 for a refresh, which nobody waits for.  Whoever
+ * waits leaves the slot in the end.
  */
-static bool
-enter_slot(const KmsRequest *request, int64 deadline, int waiters)
+int
+kms_slot_enter(const KmsRequest *request, int64 deadline, int waiters)
 {
 	KmsSlot		wanted;
 	KmsSlot    *slot;
@@ -365,19 +361,32 @@ enter_slot(const KmsRequest *request, int64 deadline, int waiters)
 		strlcpy(copy->role, role, sizeof(copy->role));
 		strlcpy(copy->database_name, database, sizeof(copy->database_name));
 	}
-	if (slot && waiters > 0)
-		held[nheld++] = (int) (slot - queue->slots);
 	LWLockRelease(queue_lock());
-	return slot != NULL;
+	return slot ? (int) (slot - queue->slots) : -1;
+}
+
+/* Copy the reply to who waits, if it is there. */
+bool
+kms_slot_reply(int index, KmsReply *reply)
+{
+	const KmsSlot *slot = &queue->slots[index];
+	bool		done;
+
+	LWLockAcquire(queue_lock(), LW_SHARED);
+	done = slot->state == SLOT_DONE;
+	if (done)
+		*reply = message_of(slot)->reply;
+	LWLockRelease(queue_lock());
+	return done;
 }
 
 /*
- * Stop waiting for the oldest slot that this backend holds.
+ * Stop waiting for a slot.
  */
-static void
-leave_oldest_slot(void)
+void
+kms_slot_leave(int index)
 {
-	KmsSlot    *slot = &queue->slots[held[0]];
+	KmsSlot    *slot = &queue->slots[index];
 	bool		freed = false;
 
 	LWLockAcquire(queue_lock(), LW_EXCLUSIVE);
@@ -389,220 +398,26 @@ leave_oldest_slot(void)
 		free_slot(slot);
 		freed = true;
 	}
-	nheld--;
-	memmove(&held[0], &held[1], nheld * sizeof(held[0]));
 	LWLockRelease(queue_lock());
 
 	if (freed)
 		ConditionVariableBroadcast(&queue->slot_freed);
 }
 
-/* Cleanup on ERROR and FATAL */
-static void
-leave_all_slots(int code, Datum arg)
+/* Broadcast when the reply in a slot is there */
+ConditionVariable *
+kms_slot_done(int index)
 {
-	while (nheld > 0)
-		leave_oldest_slot();
+	return &queue->slots[index].done;
 }
 
-/*
- * Enter a slot, waiting for a free one until the deadline.
- */
-static bool
-enter_slot_wait(const KmsRequest *request, int64 deadline)
+/* Broadcast when a slot was freed */
+ConditionVariable *
+kms_slot_freed(void)
 {
-	static uint32 wait_event = 0;
-	int64		remaining;
-	bool		entered;
-
-	if (wait_event == 0)
-		wait_event = wait_event_named("EnvelopeKmsSlot");
-
-	ConditionVariablePrepareToSleep(&queue->slot_freed);
-	while (!(entered = enter_slot(request, deadline, 1)) &&
-		   (remaining = deadline - boottime_ms()) > 0)
-		(void) ConditionVariableTimedSleep(&queue->slot_freed, remaining, wait_event);
-	ConditionVariableCancelSleep();
-	return entered;
+	return &queue->slot_freed;
 }
 
-/* Say in *reply that nobody answered. */
-static void
-reply_no_answer(KmsReply *reply, const char *why)
-{
-	secret_wipe(reply, sizeof(*reply));
-	reply->outcome = KMS_UNREACHABLE;
-	strlcpy(reply->detail, why, sizeof(reply->detail));
-}
-
-/*
- * Wait for the oldest slot that this backend holds, copy its reply, leave it.
- */
-static void
-await_oldest_slot(KmsReply *reply, int64 deadline)
-{
-	static uint32 wait_event = 0;
-	KmsSlot    *slot = &queue->slots[held[0]];
-	bool		worker_was_seen;
-	bool		done;
-
-	if (wait_event == 0)
-		wait_event = wait_event_named("EnvelopeKmsReply");
-
-	ConditionVariablePrepareToSleep(&slot->done);
-	for (;;)
-	{
-		int64		remaining = deadline - boottime_ms();
-
-		LWLockAcquire(queue_lock(), LW_SHARED);
-		done = slot->state == SLOT_DONE;
-		if (done)
-			*reply = message_of(slot)->reply;
-		worker_was_seen = queue->worker_was_seen;
-		LWLockRelease(queue_lock());
-		if (done || remaining <= 0)
-			break;
-		(void) ConditionVariableTimedSleep(&slot->done, remaining, wait_event);
-	}
-	ConditionVariableCancelSleep();
-	leave_oldest_slot();
-
-	if (!done && !worker_was_seen)
-		ereport(ERROR,
-				(errcode(ERRCODE_ENVELOPE_NOT_RUNNING),
-				 errmsg("the envelope worker is not running"),
-				 errdetail("It has not started since the server did."),
-				 errhint("Raise max_worker_processes and restart the server; the server log says more.")));
-	if (!done)
-		reply_no_answer(reply, "the KMS did not answer in time");
-}
-
-/*
- * What both ways of asking begin with.  Only a trigger that somebody has put on
- * the key tables could ask while its session asks.
- */
-static void
-begin_calls(void)
-{
-	shmem_require();
-	if (nheld > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("a KMS cannot be asked while keys are being made")));
-}
-
-/*
- * Ask, and wait for the reply until envelope.kms_timeout is over.  The caller
- * wipes *reply.  Throws when cancelled, and VE008 where no worker ever ran; a
- * KMS that cannot be reached is an outcome.  No lock may be held.
- */
-void
-kms_call(const KmsRequest *request, KmsReply *reply)
-{
-	int64		deadline = boottime_ms() + envelope_kms_timeout;
-
-	begin_calls();
-	PG_ENSURE_ERROR_CLEANUP(leave_all_slots, 0);
-	{
-		kms_stats_count_wait(request);
-		if (enter_slot_wait(request, deadline))
-		{
-			wake_worker();
-			await_oldest_slot(reply, deadline);
-		}
-		else
-			reply_no_answer(reply, NO_FREE_SLOT);
-	}
-	PG_END_ENSURE_ERROR_CLEANUP(leave_all_slots, 0);
-}
-
-/*
- * Ask many things, up to BULK_WINDOW at once.
- *
- * fill is called for each item in turn to fill in its request (zeroed, its
- * priority set), and says whether there is anything to ask; done is called with
- * the reply of each that was asked, in the same order.  Both may throw.  Each
- * item has envelope.kms_timeout from the moment it was asked.
- */
-void
-kms_call_many(int nitems, kms_fill_fn fill, kms_done_fn done, void *arg)
-{
-	KmsRequest *request = palloc(sizeof(KmsRequest));
-	KmsReply   *reply = palloc(sizeof(KmsReply));
-	int			items[BULK_WINDOW] = {0};	/* of held[] */
-	int64		deadlines[BULK_WINDOW] = {0};
-	int			next = 0;
-	bool		filled = false;
-
-	begin_calls();
-	PG_ENSURE_ERROR_CLEANUP(leave_all_slots, 0);
-	{
-		while (next < nitems || nheld > 0)
-		{
-			bool		asked = false;
-			int64		deadline = boottime_ms() + envelope_kms_timeout;
-
-			CHECK_FOR_INTERRUPTS();
-			while (next < nitems && !filled)
-			{
-				memset(request, 0, sizeof(*request));
-				request->priority = KMS_BULK;
-				filled = fill(next, request, arg);
-				if (!filled)
-					next++;
-			}
-
-			/* Wait for a slot only if there is no reply to wait for. */
-			if (filled && nheld == 0)
-			{
-				asked = enter_slot_wait(request, deadline);
-				if (!asked)
-				{
-					reply_no_answer(reply, NO_FREE_SLOT);
-					done(next++, reply, arg);
-					filled = false;
-					continue;
-				}
-			}
-			else if (filled && nheld < BULK_WINDOW)
-				asked = enter_slot(request, deadline, 1);
-
-			if (asked)
-			{
-				wake_worker();
-				items[nheld - 1] = next++;
-				deadlines[nheld - 1] = deadline;
-				filled = false;
-			}
-			else if (nheld > 0)
-			{
-				int			item = items[0];
-
-				await_oldest_slot(reply, deadlines[0]);
-				memmove(&items[0], &items[1], nheld * sizeof(items[0]));
-				memmove(&deadlines[0], &deadlines[1], nheld * sizeof(deadlines[0]));
-				done(item, reply, arg);
-				secret_wipe(reply, sizeof(*reply));
-			}
-		}
-	}
-	PG_END_ENSURE_ERROR_CLEANUP(leave_all_slots, 0);
-
-	pfree(reply);
-	pfree(request);
-}
-
-/*
- * Ask for a key to be refreshed, without waiting.  Where no slot is free
- * nothing is asked: a later user of the key will.
- */
-void
-kms_refresh(const KmsRequest *request)
-{
-	Assert(request->priority == KMS_REFRESH);
-	if (enter_slot(request, boottime_ms() + REFRESH_DEADLINE_MS, 0))
-		wake_worker();
-}
 
 /*
  * How many calls the worker needs to be able to run at once: so many that a KEK

@@ -8,6 +8,7 @@
 #ifndef ENVELOPE_QUEUE_H
 #define ENVELOPE_QUEUE_H
 
+#include "storage/condition_variable.h"
 #include "storage/latch.h"
 
 #include "kms/kms.h"
@@ -15,13 +16,14 @@
 extern Size kms_queue_shmem_size(void);
 extern void kms_queue_shmem_init(void *area);
 
-/* For backends */
-typedef bool (*kms_fill_fn) (int item, KmsRequest *request, void *arg);
-typedef void (*kms_done_fn) (int item, const KmsReply *reply, void *arg);
-
-extern void kms_call(const KmsRequest *request, KmsReply *reply);
-extern void kms_call_many(int nitems, kms_fill_fn fill, kms_done_fn done, void *arg);
-extern void kms_refresh(const KmsRequest *request);
+/* For backends, see kms/ask.c */
+extern int	kms_slot_enter(const KmsRequest *request, int64 deadline, int waiters);
+extern bool kms_slot_reply(int slot, KmsReply *reply);
+extern void kms_slot_leave(int slot);
+extern ConditionVariable *kms_slot_done(int slot);
+extern ConditionVariable *kms_slot_freed(void);
+extern void kms_queue_wake_worker(void);
+extern bool kms_queue_had_worker(void);
 extern int	kms_worker_pid(void);
 extern int	kms_request_count(void);
 

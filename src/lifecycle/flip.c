@@ -21,7 +21,7 @@
 #include "keys/keyring.h"
 #include "keys/provision.h"
 #include "keys/store.h"
-#include "kms/queue.h"
+#include "kms/ask.h"
 #include "lifecycle/flip.h"
 
 typedef struct FlipBatch

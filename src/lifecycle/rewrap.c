@@ -36,7 +36,7 @@
 #include "keys/keyring.h"
 #include "keys/store.h"
 #include "keys/tenant.h"
-#include "kms/queue.h"
+#include "kms/ask.h"
 #include "lifecycle/progress.h"
 #include "lifecycle/rewrap.h"
 #include "lifecycle/steps.h"
