@@ -167,6 +167,12 @@ SELECT envelope_set_rotation_interval('rot', NULL);
 CALL envelope_run_maintenance();
 SELECT phase, error FROM envelope.rotations WHERE tenant_id = 'rot' ORDER BY rotation_id DESC LIMIT 1;
 
+-- A row that cannot be updated is not shown to whoever rotates.
+ALTER TABLE rdocs ADD CONSTRAINT no_first CHECK (id <> 1) NOT VALID;
+CALL envelope_rotate_tenant('rot');
+ALTER TABLE rdocs DROP CONSTRAINT no_first;
+CALL envelope_rotate_tenant('rot');
+
 -- Suspended and destroyed tenants are not rotated.
 SELECT envelope_suspend_tenant('t2');
 CALL envelope_rotate_tenant('t2');

@@ -185,6 +185,35 @@ note_kept(Rewriter *work, const Bitmapset *columns)
 	return result;
 }
 
+/*
+ * Update a row.  The detail of a constraint that it violates shows the row, to
+ * whoever rotates; they need not be allowed to read the table.
+ */
+static void
+update_row(Rewriter *work)
+{
+	MemoryContext oldcontext = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		ExecSimpleRelationUpdate(work->result, work->estate, &work->epqstate,
+								 work->locked, work->fresh);
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		if (ERRCODE_TO_CATEGORY(geterrcode()) != ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(oldcontext);
+		error = CopyErrorData();
+		FlushErrorState();
+		error->detail = error->detail_log = NULL;
+		ReThrowError(error);
+	}
+	PG_END_TRY();
+}
+
 /* Update a row that is locked. */
 static void
 rewrite_row(Rewriter *work)
@@ -216,7 +245,7 @@ rewrite_row(Rewriter *work)
 	{
 		/* What triggers keep from row to row is of the statement. */
 		MemoryContextSwitchTo(work->estate->es_query_cxt);
-		ExecSimpleRelationUpdate(work->result, work->estate, &work->epqstate, locked, fresh);
+		update_row(work);
 		MemoryContextSwitchTo(GetPerTupleMemoryContext(work->estate));
 		if (!note_kept(work, changed))
 			work->sweep->rows++;
