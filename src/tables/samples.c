@@ -30,6 +30,7 @@
 #include "commands/tablecmds.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -142,6 +143,9 @@ renew_catalog(Oid relid)
 		return;
 	}
 	CheckTableNotInUse(from, "envelope_protect");
+	/* It is vacuumed by itself. */
+	if (OidIsValid(from->rd_rel->reltoastrelid))
+		LockRelationOid(from->rd_rel->reltoastrelid, AccessExclusiveLock);
 	to_relid = make_new_heap(relid, from->rd_rel->reltablespace, from->rd_rel->relam,
 							 from->rd_rel->relpersistence, AccessExclusiveLock);
 	to = table_open(to_relid, AccessExclusiveLock);
