@@ -170,6 +170,14 @@ SELECT phase, error FROM envelope.rotations WHERE tenant_id = 'rot' ORDER BY rot
 -- A row that cannot be updated is not shown to whoever rotates.
 ALTER TABLE rdocs ADD CONSTRAINT no_first CHECK (id <> 1) NOT VALID;
 CALL envelope_rotate_tenant('rot');
+-- Nor does it hold up other tenants that are due.
+SELECT envelope_set_rotation_interval(t, '1 millisecond') FROM unnest(array['rot', 't1', 't2']) t;
+\set VERBOSITY terse
+CALL envelope_run_maintenance();
+\set VERBOSITY default
+SELECT DISTINCT ON (tenant_id COLLATE "C") tenant_id, phase, error FROM envelope.rotations
+WHERE tenant_id IN ('rot', 't1', 't2') ORDER BY tenant_id COLLATE "C", rotation_id DESC;
+SELECT envelope_set_rotation_interval(t, NULL) FROM unnest(array['rot', 't1', 't2']) t;
 ALTER TABLE rdocs DROP CONSTRAINT no_first;
 CALL envelope_rotate_tenant('rot');
 

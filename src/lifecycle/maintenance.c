@@ -120,12 +120,9 @@ note_failure(const Job *job, const ErrorData *error)
 			 error->hint ? errhint("%s", error->hint) : 0));
 }
 
-/*
- * Do a job.  False where maintenance must end, since another session took its
- * lock while this one recovered.
- */
-static bool
-do_job(job_fn run, Job *job)
+/* Try to do a job; what went wrong, or NULL. */
+static ErrorData *
+try_job(job_fn run, Job *job)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ErrorData  *volatile error = NULL;
@@ -139,11 +136,57 @@ do_job(job_fn run, Job *job)
 		error = steps_recover(context);
 	}
 	PG_END_TRY();
+	return error;
+}
+
+/*
+ * Can an error be due to a tenant or a row of theirs?  The server's want of
+ * something, and faults of its own, are not.
+ */
+static bool
+may_be_one_tenants(const ErrorData *error)
+{
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
+	{
+		case ERRCODE_INSUFFICIENT_RESOURCES:
+		case ERRCODE_OPERATOR_INTERVENTION:
+		case ERRCODE_SYSTEM_ERROR:
+		case ERRCODE_INTERNAL_ERROR:
+			return false;
+		default:
+			return true;
+	}
+}
+
+/*
+ * Do a job.  One for many tenants that fails is done again for each half of
+ * them, so that what is wrong with one tenant's rows does not hold up others.
+ * False where maintenance must end, since another session took its lock while
+ * this one recovered.
+ */
+static bool
+do_job(job_fn run, Job *job, bool divisible)
+{
+	ErrorData  *error = try_job(run, job);
+	bool		go_on;
+
 	if (error == NULL)
 		return true;
-	note_failure(job, error);
+	go_on = steps_lock_maintenance();
+	if (go_on && divisible && job->nnames > 1 && may_be_one_tenants(error))
+	{
+		Job			half = *job;
+
+		half.nnames = job->nnames / 2;
+		go_on = do_job(run, &half, true);
+		half.names += half.nnames;
+		half.nnames = job->nnames - half.nnames;
+		go_on = go_on && do_job(run, &half, true);
+	}
+	else
+		note_failure(job, error);
 	FreeErrorData(error);
-	return steps_lock_maintenance();
+	return go_on;
 }
 
 static void
@@ -189,7 +232,7 @@ do_passes(job_fn run, const char *what, char **tenants, int ntenants,
 	{
 		Job			job = {what, &tenants[done], Min(ntenants - done, PASS_TENANTS), pace};
 
-		if (!do_job(run, &job))
+		if (!do_job(run, &job, true))
 			return false;
 	}
 	return true;
@@ -220,7 +263,7 @@ rotate_keks(MemoryContext context)
 	{
 		Job			job = {"rotation of a KEK", &unfinished[i], 2};
 
-		if (!do_job(run_kek_rotation, &job))
+		if (!do_job(run_kek_rotation, &job, false))
 			return false;
 	}
 	for (int i = 0; i < nkeks; i++)
@@ -228,7 +271,7 @@ rotate_keks(MemoryContext context)
 		char	   *pair[] = {keks[i], keks[i]};
 		Job			job = {"rotation of a KEK", pair, 2};
 
-		if (!do_job(run_kek_rotation, &job))
+		if (!do_job(run_kek_rotation, &job, false))
 			return false;
 	}
 	return true;
@@ -285,7 +328,7 @@ maintenance_run(const RotationPace *pace)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("envelope_run_maintenance is running in another session")));
-	if (do_job(run_destructions, &destructions) &&
+	if (do_job(run_destructions, &destructions, false) &&
 		rotate_keks(context) &&
 		rotate_tenants(context, pace) &&
 		destroy_retired(context))
