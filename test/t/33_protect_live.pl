@@ -237,6 +237,15 @@ $holder->query('COMMIT');
 is($server->safe_psql('postgres', q{SELECT count(*) > 0 FROM pg_index WHERE indrelid = 'members'::regclass AND NOT indisvalid}), 't', 'an index is left that is not valid');
 is(wrong_rows(), '', 'all is as before');
 
+# A dump that is made half-way is gone on with where it is restored.
+$server->safe_psql('postgres', 'CREATE DATABASE copy');
+$server->command_ok([ 'pg_dump', '-Fc', '-f', "$folder/dump", $server->connstr('postgres') ], 'a dump is made half-way');
+$server->command_ok([ 'pg_restore', '-d', $server->connstr('copy'), "$folder/dump" ], 'and restored');
+$server->safe_psql('copy', $call);
+is($server->safe_psql('copy', q{SELECT count(*) FROM members WHERE email IS DISTINCT FROM plain}), 0, 'it finishes there');
+is($server->safe_psql('copy', q{SET envelope.stored_form = on; SELECT count(email) FROM members}), 0, 'to the end');
+$server->safe_psql('postgres', 'DROP DATABASE copy');
+
 # Rows are not as they should be for an index.
 $server->safe_psql('postgres', q{DROP INDEX "One email__term"});
 $server->safe_psql('postgres', q{SET allow_system_table_mods = on; UPDATE pg_trigger SET tgenabled = 'D' WHERE tgrelid = 'members'::regclass AND tgname = 'zzz_envelope_seal'});
