@@ -64,35 +64,44 @@ local_check_uri(const char *rest)
 	return len > 0 && rest[len] == '\0';
 }
 
-/* A path that was found to lead out of the data directory */
-typedef struct PathOutside
+/* What a path led to when that was found to lie outside of the data directory */
+typedef struct FoundOutside
 {
-	char		path[MAXPGPATH];
+	dev_t		device;
+	ino_t		inode;
+	struct timespec changed;
 	int64		until;			/* boottime_ms() */
-} PathOutside;
+} FoundOutside;
 
 /*
- * Does path, with all links resolved, lie in the data directory?  That it does
- * not holds for OUTSIDE_MS: following links takes longer than all the rest.
+ * Does path, with all links resolved, lie in the data directory?  st tells of
+ * what it leads to.  Following links takes longer than all the rest, so that
+ * one that lies outside is looked at again when it is another, or after
+ * OUTSIDE_MS, as a folder above may have moved.
  */
 static bool
-in_data_directory(const char *path, PathOutside *outside)
+in_data_directory(const char *path, const struct stat *st, FoundOutside *found)
 {
 	char		real_path[PATH_MAX];
 	char		real_data[PATH_MAX];
 	size_t		len;
 
-	if (boottime_ms() < outside->until && strcmp(outside->path, path) == 0)
+	if (boottime_ms() < found->until &&
+		found->device == st->st_dev && found->inode == st->st_ino &&
+		found->changed.tv_sec == st->st_ctim.tv_sec &&
+		found->changed.tv_nsec == st->st_ctim.tv_nsec)
 		return false;
-	outside->until = 0;
+	found->until = 0;
 	if (realpath(path, real_path) == NULL || realpath(DataDir, real_data) == NULL)
 		return true;			/* cannot tell: refuse */
 	len = strlen(real_data);
 	if (strncmp(real_path, real_data, len) == 0 &&
 		(real_path[len] == '/' || real_path[len] == '\0'))
 		return true;
-	strlcpy(outside->path, path, sizeof(outside->path));
-	outside->until = boottime_ms() + OUTSIDE_MS;
+	found->device = st->st_dev;
+	found->inode = st->st_ino;
+	found->changed = st->st_ctim;
+	found->until = boottime_ms() + OUTSIDE_MS;
 	return false;
 }
 
@@ -102,7 +111,7 @@ in_data_directory(const char *path, PathOutside *outside)
 static bool
 check_directory(KmsAnswer *answer)
 {
-	static PathOutside outside;
+	static FoundOutside outside;
 	const char *dir = envelope_local_kek_directory;
 	struct stat st;
 
@@ -129,7 +138,7 @@ check_directory(KmsAnswer *answer)
 			 "envelope.local_kek_directory is not a directory that belongs to the server's user and is closed to all others (mode 0700)");
 		return false;
 	}
-	if (in_data_directory(dir, &outside))
+	if (in_data_directory(dir, &st, &outside))
 	{
 		fail(answer, KMS_MISCONFIGURED,
 			 "envelope.local_kek_directory lies in the data directory, so that backups would hold the KEK");
@@ -190,7 +199,7 @@ newest_version(const char *name, KmsAnswer *answer)
 static bool
 read_open_file(int fd, const char *path, uint8 *kek, KmsAnswer *answer)
 {
-	static PathOutside outside;
+	static FoundOutside outside;
 	const char *file = last_dir_separator(path) + 1;
 	struct stat st;
 	uint8		bytes[KEK_BYTES + 1];
@@ -206,7 +215,7 @@ read_open_file(int fd, const char *path, uint8 *kek, KmsAnswer *answer)
 		fail(answer, KMS_MISCONFIGURED,
 			 "file \"%s\" has mode %04o, not 0600", file,
 			 (unsigned int) (st.st_mode & 07777));
-	else if (in_data_directory(path, &outside))
+	else if (in_data_directory(path, &st, &outside))
 		fail(answer, KMS_MISCONFIGURED,
 			 "file \"%s\" lies in the data directory, so that backups would hold the KEK",
 			 file);
