@@ -64,20 +64,27 @@ def foreground_p99(script, seconds, beside=None):
 
 
 def measure_foreground(rows, folder):
-    """p99 of a lookup while nothing else runs, and while a key rotates."""
+    """p99 of a lookup while nothing else runs, while a key rotates as fast as
+    it can, and while it does with the pauses that the guide gives."""
     script = os.path.join(folder, "lookup.sql")
     with open(script, "w") as out:
         out.write(f"\\set id random(1, {rows})\n"
                   "SELECT envelope_decrypt(tenant, body, 'rotated') FROM rotated WHERE id = :id;\n")
 
-    def rotate():
+    def rotate(arguments):
+        """Rotate again and again, or as far as it gets, for as long as is measured."""
         until = time.time() + 14
-        while time.time() < until:
-            psql("SET client_min_messages = warning;\nCALL envelope_rotate_tenant('t1', 500, '5 ms')")
+        while (left := int((until - time.time()) * 1000)) > 0:
+            subprocess.run(["psql", "-X", "-q", "-d", "postgres", "-c", f"SET statement_timeout = {left}",
+                            "-c", f"CALL envelope_rotate_tenant('t1', {arguments})"],
+                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     make_table(rows)
-    alone = foreground_p99(script, 15)
-    return alone, foreground_p99(script, 15, rotate)
+    figures = [foreground_p99(script, 15),
+               foreground_p99(script, 15, lambda: rotate("1000")),
+               foreground_p99(script, 15, lambda: rotate("200, '50 ms'"))]
+    psql("SET client_min_messages = warning; CALL envelope_rotate_tenant('t1')")
+    return figures
 
 
 def measure_kek():
@@ -127,12 +134,13 @@ def main():
     args = parser.parse_args()
 
     update, rotation = measure_speed(args.rows, args.rounds)
-    alone, beside = measure_foreground(args.rows, args.folder)
+    alone, fast, gentle = measure_foreground(args.rows, args.folder)
     kek = measure_kek()
     one, many = measure_due(args.rows)
     rows = [
         ("rotation, rows a second as part of a plain UPDATE", rotation / update, 0.5, ">="),
-        ("p99 of a lookup during a rotation, over without", beside / alone, 1.5, "<="),
+        ("p99 of a lookup during a rotation, over without", fast / alone, 1.5, "<="),
+        ("the same, in batches of 200 with pauses of 50 ms", gentle / alone, 1.5, "<="),
         (f"KEK rotation of {KEYS:,} keys, KMS of 10 ms, seconds", kek, 10, "<="),
         (f"{DUE} tenants due in one table, over one tenant", many / one, 3, "<="),
     ]
@@ -141,7 +149,7 @@ def main():
         held = figure >= bound if sense == ">=" else figure <= bound
         print(f"{what:56}{figure:8.2f}  {sense} {bound:<5} {'held' if held else 'MISSED'}")
     print(f"\nplain UPDATE {update:,.0f} rows/s, rotation {rotation:,.0f} rows/s; "
-          f"p99 {alone:.2f} ms alone, {beside:.2f} ms beside a rotation; "
+          f"p99 {alone:.2f} ms alone, {fast:.2f} and {gentle:.2f} ms beside a rotation; "
           f"one tenant {one:.2f} s, {DUE} tenants {many:.2f} s")
     if args.output:
         with open(os.path.join(args.output, "rotation.json"), "w") as out:

@@ -136,6 +136,10 @@ work_folder()
 	mkdir "$WORK/tmp"
 	export TMPDIR=$WORK/tmp
 	give_to_tester "$WORK"
+	# Programs complain where the tests' user, who runs them, may not be.
+	[[ -z ${ENVELOPE_TEST_CACHE:-} ]] ||
+		ENVELOPE_TEST_CACHE=$(realpath -m "$ENVELOPE_TEST_CACHE")
+	cd "$WORK"
 	forget_caller
 	trap leave EXIT
 	trap 'exit 129' HUP
