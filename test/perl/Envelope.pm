@@ -14,7 +14,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Time::HiRes qw(sleep time);
 
-our @EXPORT = qw(new_server make_kek set_faults eventually sqlstate calls worker_pid now
+our @EXPORT = qw(new_server make_kek set_faults eventually comes_back sqlstate calls worker_pid now
   secrets_of);
 
 # How long something that has to happen may take, in seconds.
@@ -34,6 +34,17 @@ sub eventually
 		sleep 0.05;
 	}
 	return $value;
+}
+
+# comes_back SERVER: wait until it answers again, after a crash.  Nothing is written
+# to psql, which may be gone by then: that would end the test.
+sub comes_back
+{
+	my ($server) = @_;
+	return eventually(sub {
+		return IPC::Run::run([ 'psql', '-X', '-q', '-d', $server->connstr('postgres'), '-c', 'SELECT 1' ],
+			'<', '/dev/null', '>', \my $out, '2>', \my $err);
+	});
 }
 
 # make_kek FOLDER NAME: the file of a local KEK.

@@ -240,7 +240,7 @@ sub kill_rounds
 			$server->stop('immediate');
 			$server->start;
 		}
-		eventually(sub { my ($rc) = $server->psql('postgres', 'SELECT 1', on_error_stop => 0); defined $rc && $rc == 0 })
+		comes_back($server)
 		  or push @wrong, "$name: the server does not come back";
 		eval { $_->quit } for $session, @holders;
 		set_faults($server, '') if $phase eq 'rewrap';

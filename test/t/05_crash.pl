@@ -17,7 +17,7 @@ my $open = q{SELECT envelope_decrypt('t1', v) FROM sealed};
 
 sub server_is_back
 {
-	return eventually(sub { my ($rc) = $server->psql('postgres', 'SELECT 1', on_error_stop => 0); defined $rc && $rc == 0 });
+	return comes_back($server);
 }
 
 # starting_worker SERVER SEEN: the process id of a worker that is not in SEEN,

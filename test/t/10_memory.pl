@@ -137,7 +137,7 @@ set_faults($server, '');
 is($session->query($use), 'x|y|t', 'in memory for long');
 is(what(found($session->{pid})), $warm, 'they are');
 kill 'KILL', $other->{pid};
-ok(eventually(sub { my ($rc) = $server->psql('postgres', 'SELECT 1', on_error_stop => 0); defined $rc && $rc == 0 }), 'a crash, and a new start');
+ok(comes_back($server), 'a crash, and a new start');
 $_->quit for $session, $other, $hurried;
 $session = Envelope::Session->new($server);
 is(what(found($session->{pid})), '', 'leave none of them');

@@ -123,7 +123,7 @@ sub crash
 sub use_keys
 {
 	my ($before) = @_;
-	eventually(sub { my ($rc) = $server->psql('postgres', 'SELECT 1'); defined $rc && $rc == 0 }) or die 'no new start';
+	comes_back($server) or die 'no new start';
 	$session2 = Envelope::Session->new($server);
 	return $session2->query("$before; SELECT envelope_decrypt('t1', t, 'c') = canary.text() AND envelope_decrypt('t1', d, 'c') = canary.text() AND envelope_blind_index('t1', 'x') IS NOT NULL FROM kept");
 }

@@ -156,12 +156,19 @@ $session->query('SET statement_timeout = 0; SET client_min_messages = error');
 # Those that wait for a KMS would take minutes.
 my @calls = grep { duration($session, $_) < 0.1 } grep { !/^CALL/ } map { random_call($fuzz) } 1 .. ($seconds > 60 ? 400 : 100);
 call_all($session, 5, @calls) for 1 .. 2;
-my $before = anonymous_kb($session);
-call_all($session, 10, @calls) for 1 .. 4;
-my $growth = anonymous_kb($session) - $before;
+my $limit = $ENV{FUZZ_GROWTH_KB} // 1024;
+my ($before, $growth);
+# What is lost is lost each time; caches of the server come to an end.
+for (1 .. 3)
+{
+	$before = anonymous_kb($session);
+	call_all($session, 10, @calls) for 1 .. 4;
+	$growth = anonymous_kb($session) - $before;
+	last if $growth < $limit;
+}
 SKIP: {
 	skip 'the memory of a process is not shown here', 1 unless $before;
-	cmp_ok($growth, '<', $ENV{FUZZ_GROWTH_KB} // 1024, "calls leave no memory behind: of $before kB, FUZZ_SEED=$seed");
+	cmp_ok($growth, '<', $limit, "calls leave no memory behind: of $before kB, FUZZ_SEED=$seed");
 }
 $_->quit for $session, $control;
 

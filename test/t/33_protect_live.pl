@@ -337,7 +337,7 @@ for my $kill (@kills)
 		$server->safe_psql('postgres', "SELECT pg_${how}_backend($caller->{pid})");
 		$caller->wait;
 	}
-	eventually(sub { my ($code) = $server->psql('postgres', 'SELECT 1', on_error_stop => 0); defined $code && $code == 0 });
+	comes_back($server);
 	eval { $_->quit } for $caller, $holder;
 	is(wrong_rows(), '', "$name: nothing is read wrong");
 	if ($then eq 'on')

@@ -54,7 +54,7 @@ sub interrupt
 	$session->send("CALL envelope_rotate_kek('$from', '$to')");
 	eventually(sub { ($moved = $server->safe_psql('postgres', q{SELECT coalesce(max(rows_reencrypted), 0) FROM envelope.rotation_progress WHERE kind = 'kek' AND running})) > 0 });
 	$how->($pid);
-	eventually(sub { my ($rc) = $server->psql('postgres', 'SELECT 1', on_error_stop => 0); defined $rc && $rc == 0 });
+	comes_back($server);
 	eval { $session->quit };
 	return $moved;
 }
