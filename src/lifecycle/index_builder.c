@@ -97,8 +97,12 @@ await_worker(Oid relid, BackgroundWorkerHandle *handle)
  * Have the indexes on terms built that a table's new columns want, those that
  * are not there.  Commits on the way.  Throws what the worker has thrown; 53000
  * where no worker could be started.
+ *
+ * Returns false where the worker was the victim of a deadlock, as is nobody's
+ * fault: whoever waits for a strong lock on the table with a snapshot, as CLUSTER
+ * does, waits for the worker, which waits for all older snapshots to go.
  */
-void
+bool
 index_builder_run(Oid relid)
 {
 	BackgroundWorker worker = {0};
@@ -129,11 +133,14 @@ index_builder_run(Oid relid)
 	PG_END_ENSURE_ERROR_CLEANUP(end_worker, PointerGetDatum(handle));
 
 	failure = protect_progress_failure(relid, &sqlerrcode);
+	if (failure && sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED)
+		return false;
 	if (failure)
 		ereport(ERROR,
 				(errcode(sqlerrcode),
 				 errmsg("%s", failure),
 				 errhint("CALL envelope_protect_live again to try once more, or envelope_unprotect to go back.")));
+	return true;
 }
 
 /* Find out what is to be built; the list is in a context that lasts. */
@@ -194,7 +201,10 @@ transform_restricted(Oid relid, IndexStmt *stmt, Oid owner)
 	return stmt;
 }
 
-/* CREATE INDEX CONCURRENTLY */
+/*
+ * CREATE INDEX CONCURRENTLY.  Who holds such a lock may wait for older snapshots:
+ * so it is taken before there is one.
+ */
 static void
 build_index(Oid relid, const Build *build, Oid owner, MemoryContext context)
 {
@@ -203,8 +213,8 @@ build_index(Oid relid, const Build *build, Oid owner, MemoryContext context)
 
 	building = build;
 	StartTransactionCommand();
-	PushActiveSnapshot(GetTransactionSnapshot());
 	LockRelationOid(relid, ShareUpdateExclusiveLock);
+	PushActiveSnapshot(GetTransactionSnapshot());
 	oldcontext = MemoryContextSwitchTo(context);
 	stmt = transform_restricted(relid, build->stmt, owner);
 	MemoryContextSwitchTo(oldcontext);
@@ -227,6 +237,17 @@ harmless_message(const ErrorData *error)
 		error->message;
 }
 
+/* Take nothing from the settings of the database but what costs only time. */
+static void
+settle_settings(void)
+{
+	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION);
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET, PGC_S_SESSION);
+	SetConfigOption("lock_timeout", "0", PGC_USERSET, PGC_S_SESSION);
+	if (GetConfigOption("transaction_timeout", true, false))
+		SetConfigOption("transaction_timeout", "0", PGC_USERSET, PGC_S_SESSION);
+}
+
 /* The worker's main function. */
 void
 envelope_index_builder_main(Datum arg)
@@ -241,8 +262,7 @@ envelope_index_builder_main(Datum arg)
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnectionByOid(job.database, InvalidOid, 0);
-	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION);
-	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET, PGC_S_SESSION);
+	settle_settings();
 	pgstat_report_activity(STATE_RUNNING, "envelope_protect_live: CREATE INDEX CONCURRENTLY");
 
 	PG_TRY();

@@ -45,14 +45,17 @@
 #include "access/xact.h"
 #include "catalog/heap.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "commands/trigger.h"
 #include "executor/executor.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/snapmgr.h"
 
 #include "compat.h"
 #include "lifecycle/index_builder.h"
@@ -326,18 +329,14 @@ indexes_are_ready(const LiveCall *call)
 	return result;
 }
 
-/* Step 4 */
+/* Drop what an earlier try to build an index has left. */
 static void
-build_indexes(LiveCall *call)
+drop_left_indexes(LiveCall *call)
 {
-	ProtectPlan *plan;
+	ProtectPlan *plan = plan_clear(call, AccessShareLock);
 	OwnerScope	scope;
 	bool		left;
 
-	if (indexes_are_ready(call))
-		return;
-	live_enter_phase(call, "index");
-	plan = plan_clear(call, AccessShareLock);
 	protect_begin(plan, &scope);
 	left = term_index_live_left(plan);
 	protect_end(&scope);
@@ -351,7 +350,26 @@ build_indexes(LiveCall *call)
 		protect_end(&scope);
 		steps_commit();
 	}
-	index_builder_run(call->relid);
+}
+
+/* Step 4 */
+static void
+build_indexes(LiveCall *call)
+{
+	bool		ended = false;
+
+	if (indexes_are_ready(call))
+		return;
+	while (!ended)
+	{
+		live_enter_phase(call, "index");
+		drop_left_indexes(call);
+		ended = index_builder_run(call->relid);
+		if (!ended)
+			ereport(NOTICE,
+					(errmsg("building an index for table \"%s\" was ended by a deadlock, and is tried again",
+							get_rel_name(call->relid))));
+	}
 	if (!indexes_are_ready(call))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -382,6 +400,24 @@ leave_clear(LiveCall *call)
 	return ready;
 }
 
+/*
+ * The lock that VALIDATE CONSTRAINT wants, on the table and its partitions.  Who
+ * has it may be building an index CONCURRENTLY, and wait for older snapshots: so
+ * it is waited for with none.
+ */
+static void
+lock_to_validate(Oid relid)
+{
+	ListCell   *cell;
+
+	LockRelationOid(relid, ShareUpdateExclusiveLock);
+	foreach(cell, find_all_inheritors(relid, NoLock, NULL))
+	{
+		InvalidateCatalogSnapshot();
+		LockRelationOid(lfirst_oid(cell), ShareUpdateExclusiveLock);
+	}
+}
+
 /* Step 8, in a transaction for each column */
 static void
 validate(LiveCall *call)
@@ -391,10 +427,13 @@ validate(LiveCall *call)
 	live_enter_phase(call, "validate");
 	for (int i = 0; i < ncolumns; i++)
 	{
-		ProtectPlan *plan = live_plan(call, AccessShareLock);
-		ProtectColumn *column = list_nth(plan->columns, i);
+		ProtectPlan *plan;
+		ProtectColumn *column;
 		OwnerScope	scope;
 
+		lock_to_validate(call->relid);
+		plan = live_plan(call, AccessShareLock);
+		column = list_nth(plan->columns, i);
 		protect_begin(plan, &scope);
 		protect_execute(psprintf("ALTER TABLE %s VALIDATE CONSTRAINT %s, VALIDATE CONSTRAINT %s",
 								 plan->table,

@@ -273,6 +273,31 @@ is(stored('members'), '0 plain, 0 missing', 'with everything sealed');
 $server->safe_psql('postgres', q{SELECT envelope_unprotect('members')});
 is(definition(), $definition, 'and back');
 
+# Others build an index and wait for a lock: no deadlock is an end.  It is for the
+# one that has begun to wait last, which "deadlock_timeout" of the other sees to.
+for ([ 'CREATE INDEX CONCURRENTLY other ON members (pad)', 0 ], [ 'CLUSTER members', 1 ])
+{
+	my ($sql, $deadlocks) = @$_;
+	$caller->send("\\set VERBOSITY default\n$call");
+	ok(eventually(sub { progress('phase') eq 'terms' }), "$sql: it is protected");
+	$server->safe_psql('postgres', q{ALTER DATABASE postgres SET lock_timeout = '10ms'});
+	$holder->query('BEGIN; LOCK TABLE members IN ROW EXCLUSIVE MODE');
+	my $other = Envelope::Session->new($server);
+	my $waits = sub { $server->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE $_[0] AND wait_event_type = 'Lock'") };
+	my $builder = "backend_type = 'envelope index builder'";
+	eventually(sub { $waits->($builder) }) if $deadlocks;
+	$other->send("SET lock_timeout = 0; SET deadlock_timeout = '1min'; $sql");
+	ok(eventually(sub { $waits->("pid = $other->{pid}") && $waits->($builder) }), 'both wait');
+	$holder->query('COMMIT');
+	is($other->wait, '', 'the other comes to its end');
+	is($caller->wait, '', 'and we');
+	is(scalar(() = $caller->{err} =~ /ended by a deadlock, and is tried again/g), $deadlocks, 'again after a deadlock');
+	is(stored('members'), '0 plain, 0 missing', 'with everything sealed');
+	$server->safe_psql('postgres', q{ALTER DATABASE postgres RESET lock_timeout; SELECT envelope_unprotect('members'); DROP INDEX IF EXISTS other});
+	is(definition(), $definition, 'and back');
+	$other->quit;
+}
+
 # A standby has snapshots that nobody waits for.
 $server->backup('standby');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
