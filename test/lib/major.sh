@@ -22,7 +22,7 @@ SUITES=("$@")
 # must not hide what the others have to say.
 FILE_LIMIT=900
 SUITE_LIMIT=1500
-[[ $WHEN != all ]] || SUITE_LIMIT=3600
+[[ $WHEN != all ]] || SUITE_LIMIT=7200
 
 HERE=$WORK/$VERSION
 SRC=$HERE/src

@@ -2,9 +2,10 @@
 # when: all
 # packages: valgrind
 #
-# pg_regress under valgrind, on a server that tells valgrind about its memory
-# contexts.  Everything takes some fifty times as long there, so three tests are
-# left out: "large", of values of many megabytes, and "doctor" and "privileges",
+# pg_regress and the isolation tests under valgrind, on a server that tells
+# valgrind about its memory contexts.  Everything takes some fifty times as long
+# there, so three tests are left out: "large", of values of many megabytes, and
+# "doctor" and "privileges",
 # which run SQL that is ours but hardly any of our C.  Nor is it tracked where
 # undefined values come from, which would double the time: add --track-origins=yes
 # to look into what is found.
@@ -21,6 +22,7 @@ checked_server valgrind --quiet --error-limit=no \
 	--log-file="$TEST_FOLDER/valgrind.%p"
 tests=$(sed -n 's/^REGRESS = //p' "$TEST_ROOT/Makefile" | sed -E 's/ (large|doctor|privileges)\>//g')
 checked_run regress REGRESS="$tests" ISOLATION=
+checked_run isolation REGRESS=
 stop_cluster "$checked_cluster" "$checked_tree"
 checked_report 'error that valgrind sees' "$(cat "$TEST_FOLDER"/valgrind.*)"
 checked_report 'crash' "$(cluster_crashes "$checked_cluster")"
