@@ -86,7 +86,10 @@ OBJS = \
 	src/tables/arbiters.o \
 	src/tables/copy.o \
 	src/tables/ddl.o \
+	src/tables/ddl_alter.o \
+	src/tables/ddl_beside.o \
 	src/tables/ddl_copies.o \
+	src/tables/ddl_plan.o \
 	src/tables/functions.o \
 	src/tables/hide.o \
 	src/tables/implied.o \

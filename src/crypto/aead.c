@@ -21,14 +21,13 @@
 
 #include <unistd.h>
 
-#include <openssl/core_names.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <openssl/params.h>
 
 #include "miscadmin.h"
 
 #include "crypto/aead.h"
+#include "crypto/derive.h"
 
 /*
  * Random IVs drawn ahead.  One call of the system's generator a value would
@@ -56,7 +55,6 @@ struct DekCiphers
 
 static EVP_CIPHER *gcm_cipher = NULL;
 static EVP_CIPHER *siv_cipher = NULL;
-static EVP_MAC *hmac = NULL;
 
 /* A context of HMAC-SHA-256 without a key, for the next DekCiphers; or NULL */
 static EVP_MAC_CTX *spare_hmac = NULL;
@@ -74,9 +72,7 @@ fetch_algorithms(void)
 		gcm_cipher = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
 	if (siv_cipher == NULL)
 		siv_cipher = EVP_CIPHER_fetch(NULL, "AES-256-SIV", NULL);
-	if (hmac == NULL)
-		hmac = EVP_MAC_fetch(NULL, "HMAC", NULL);
-	return gcm_cipher != NULL && siv_cipher != NULL && hmac != NULL;
+	return gcm_cipher != NULL && siv_cipher != NULL;
 }
 
 /*
@@ -106,29 +102,12 @@ load_gcm(DekCiphers *ciphers, const uint8 *key)
 	return EVP_CipherInit_ex(ciphers->gcm, NULL, NULL, key, NULL, 1) > 0;
 }
 
-static EVP_MAC_CTX *
-create_hmac(void)
-{
-	static char digest[] = "SHA256";
-	EVP_MAC_CTX *ctx = EVP_MAC_CTX_new(hmac);
-	OSSL_PARAM	params[2];
-
-	params[0] = OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0);
-	params[1] = OSSL_PARAM_construct_end();
-	if (ctx != NULL && EVP_MAC_CTX_set_params(ctx, params) <= 0)
-	{
-		EVP_MAC_CTX_free(ctx);
-		return NULL;
-	}
-	return ctx;
-}
-
 static bool
 load_term(DekCiphers *ciphers, const uint8 *key)
 {
 	if (ciphers->term == NULL)
 	{
-		ciphers->term = spare_hmac ? spare_hmac : create_hmac();
+		ciphers->term = spare_hmac ? spare_hmac : hmac_sha256_create();
 		spare_hmac = NULL;
 		if (ciphers->term == NULL)
 			return false;

@@ -109,6 +109,33 @@ dek_derive(const DekRoot *root, KeyPurpose purpose, DekSubkeys *subkeys)
 	return ok;
 }
 
+/*
+ * A context of HMAC-SHA-256 without a key, for the caller to free; NULL where
+ * memory or OpenSSL fails.
+ */
+EVP_MAC_CTX *
+hmac_sha256_create(void)
+{
+	static EVP_MAC *mac = NULL;
+	static char digest[] = "SHA256";
+	OSSL_PARAM	params[] = {
+		OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
+		OSSL_PARAM_construct_end()
+	};
+	EVP_MAC_CTX *ctx;
+
+	/* Once in the life of a process */
+	if (mac == NULL)
+		mac = EVP_MAC_fetch(NULL, "HMAC", NULL);
+	ctx = mac ? EVP_MAC_CTX_new(mac) : NULL;
+	if (ctx && EVP_MAC_CTX_set_params(ctx, params) <= 0)
+	{
+		EVP_MAC_CTX_free(ctx);
+		return NULL;
+	}
+	return ctx;
+}
+
 /* HMAC-SHA-256 with a key of 32 bytes */
 static bool
 hmac_sha256(const uint8 *key, const uint8 *input, size_t len, uint8 out[32])
@@ -120,22 +147,7 @@ hmac_sha256(const uint8 *key, const uint8 *input, size_t len, uint8 out[32])
 	bool		ok;
 
 	if (keyless == NULL)
-	{
-		static char digest[] = "SHA256";
-		EVP_MAC    *mac = EVP_MAC_fetch(NULL, "HMAC", NULL);
-		OSSL_PARAM	params[] = {
-			OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0),
-			OSSL_PARAM_construct_end()
-		};
-
-		keyless = mac ? EVP_MAC_CTX_new(mac) : NULL;
-		EVP_MAC_free(mac);
-		if (keyless && EVP_MAC_CTX_set_params(keyless, params) <= 0)
-		{
-			EVP_MAC_CTX_free(keyless);
-			keyless = NULL;
-		}
-	}
+		keyless = hmac_sha256_create();
 	ctx = keyless ? EVP_MAC_CTX_dup(keyless) : NULL;
 	ok = ctx && EVP_MAC_init(ctx, key, 32, NULL) > 0 &&
 		EVP_MAC_update(ctx, input, len) > 0 &&

@@ -8,6 +8,8 @@
 #ifndef ENVELOPE_DERIVE_H
 #define ENVELOPE_DERIVE_H
 
+#include <openssl/types.h>
+
 #include "crypto/format.h"
 #include "crypto/secret.h"
 
@@ -22,6 +24,7 @@ extern bool dek_extract(const Dek *dek, DekRoot *root);
 extern bool dek_derive(const DekRoot *root, KeyPurpose purpose, DekSubkeys *subkeys);
 extern bool dek_check(const DekRoot *root, int64 key_id, const char *tenant,
 					  KeyPurpose purpose, uint8 check[KEY_CHECK_BYTES]);
+extern EVP_MAC_CTX *hmac_sha256_create(void);
 extern bool key_checks_equal(const uint8 *a, const uint8 *b);
 
 #endif							/* ENVELOPE_DERIVE_H */

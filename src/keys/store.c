@@ -34,8 +34,9 @@
 
 #define MAX_PARAMS 8
 
-static Oid
-owner_of(Oid relid)
+/* Who owns a relation */
+Oid
+relation_owner(Oid relid)
 {
 	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
 	Oid			owner;
@@ -79,7 +80,7 @@ store_begin_as(OwnerScope *scope, Oid owner, int sec_flags)
 void
 store_begin(OwnerScope *scope)
 {
-	store_begin_as(scope, owner_of(catalog_relation("tenants")),
+	store_begin_as(scope, relation_owner(catalog_relation("tenants")),
 				   SECURITY_LOCAL_USERID_CHANGE);
 }
 
