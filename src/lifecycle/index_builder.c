@@ -65,6 +65,7 @@ typedef struct BuildJob
 /* An index to be built, in memory that outlives transactions */
 typedef struct Build
 {
+	Oid			relid;
 	IndexStmt  *stmt;
 	char	   *shown;
 } Build;
@@ -173,6 +174,7 @@ find_builds(Oid relid, MemoryContext context, Oid *owner)
 		stmt = term_index_live_statement(plan, index);
 		oldcontext = MemoryContextSwitchTo(context);
 		build = palloc(sizeof(Build));
+		build->relid = index->relid;
 		build->stmt = copyObject(stmt);
 		build->shown = pstrdup(index->shown);
 		builds = lappend(builds, build);
@@ -206,19 +208,19 @@ transform_restricted(Oid relid, IndexStmt *stmt, Oid owner)
  * so it is taken before there is one.
  */
 static void
-build_index(Oid relid, const Build *build, Oid owner, MemoryContext context)
+build_index(const Build *build, Oid owner, MemoryContext context)
 {
 	IndexStmt  *stmt;
 	MemoryContext oldcontext;
 
 	building = build;
 	StartTransactionCommand();
-	LockRelationOid(relid, ShareUpdateExclusiveLock);
+	LockRelationOid(build->relid, ShareUpdateExclusiveLock);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	oldcontext = MemoryContextSwitchTo(context);
-	stmt = transform_restricted(relid, build->stmt, owner);
+	stmt = transform_restricted(build->relid, build->stmt, owner);
 	MemoryContextSwitchTo(oldcontext);
-	define_index_concurrently(relid, stmt);
+	define_index_concurrently(build->relid, stmt);
 	CommitTransactionCommand();
 }
 
@@ -268,7 +270,7 @@ envelope_index_builder_main(Datum arg)
 	PG_TRY();
 	{
 		foreach(cell, find_builds(job.relid, context, &owner))
-			build_index(job.relid, lfirst(cell), owner, context);
+			build_index(lfirst(cell), owner, context);
 	}
 	PG_CATCH();
 	{

@@ -71,6 +71,8 @@ typedef struct LiveIndex
 {
 	MovedIndex *replaces;		/* NULL: the column has no index */
 	ProtectColumn *column;		/* whose index it is then */
+	Oid			relid;			/* what it is built on: the table, or a
+								 * partition */
 	char	   *name;			/* until it takes the other's */
 	char	   *shown;			/* what it is called in messages */
 	bool		exists;

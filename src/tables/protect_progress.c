@@ -106,7 +106,7 @@ protect_progress_tell_index(Oid relid, int builder)
 						 " waits_for = 'process ' || nullif(i.current_locker_pid, 0),"
 						 " progress_at = clock_timestamp()"
 						 " FROM pg_stat_progress_create_index i"
-						 " WHERE p.relid = $1 AND i.pid = $2 AND i.relid = p.relid",
+						 " WHERE p.relid = $1 AND i.pid = $2",
 						 lengthof(params), params);
 	store_end(&scope);
 }

@@ -11,6 +11,12 @@
  * what they did: a unique constraint is never without an index.  Then, in one
  * transaction, each new index takes the place and the name of the old one.
  *
+ * Of a partitioned table the partitions' indexes are built so.  When the table's
+ * own is then made, under the lock, PostgreSQL finds them, and makes them its parts.
+ * While the two are not yet connected a unique one could not be made an arbiter of
+ * ON CONFLICT (arbiters.c), so that the table must have no unique index on such a
+ * column.
+ *
  * What the names will be can be told from those that are there, so that whoever
  * goes on after a crash finds what has been built.
  *
@@ -22,6 +28,7 @@
 #include "access/table.h"
 #include "catalog/pg_class.h"
 #include "commands/defrem.h"
+#include "nodes/makefuncs.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -57,25 +64,44 @@ is_in_any(const ProtectPlan *plan, const ProtectColumn *column, List *moved)
 
 /* Find out whether an index is there, and valid. */
 static void
-look_for(const ProtectPlan *plan, LiveIndex *index)
+look_for(LiveIndex *index)
 {
 	char	   *valid = protect_query(psprintf("SELECT i.indisvalid FROM pg_catalog.pg_index i"
 											   " JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid"
 											   " WHERE i.indrelid = %u AND c.relname = %s",
-											   plan->relid, quote_literal_cstr(index->name)));
+											   index->relid, quote_literal_cstr(index->name)));
 
 	index->exists = valid != NULL;
 	index->valid = valid != NULL && strcmp(valid, "t") == 0;
 }
 
-/*
- * The indexes on terms that new columns of a plan are to have: a list of
- * LiveIndex.  Between protect_begin and protect_end.
- */
-List *
-term_index_live_list(const ProtectPlan *plan)
+static bool
+is_partitioned(const ProtectPlan *plan)
 {
-	List	   *moved = term_index_note(plan, plan->relid, false, AccessShareLock);
+	return get_rel_relkind(plan->relid) == RELKIND_PARTITIONED_TABLE;
+}
+
+/* What an index is called, or the part of it that a partition has */
+static char *
+part_name(const ProtectPlan *plan, const MovedIndex *moved, Oid relid)
+{
+	ListCell   *part;
+	ListCell   *name;
+
+	if (relid == plan->relid)
+		return moved->name;
+	forboth(part, moved->part_relids, name, moved->part_names)
+	{
+		if (lfirst_oid(part) == relid)
+			return lfirst(name);
+	}
+	return NULL;
+}
+
+/* The indexes that one table, or partition, is to have */
+static List *
+list_of(const ProtectPlan *plan, Oid relid, List *moved)
+{
 	List	   *result = NIL;
 	ListCell   *cell;
 
@@ -83,10 +109,12 @@ term_index_live_list(const ProtectPlan *plan)
 	{
 		LiveIndex  *index = palloc0(sizeof(LiveIndex));
 
+		index->relid = relid;
 		index->replaces = lfirst(cell);
-		index->shown = index->replaces->name;
-		index->name = protect_column_name(index->replaces->name, TERM_SUFFIX);
-		look_for(plan, index);
+		index->shown = part_name(plan, index->replaces, relid);
+		if (index->shown == NULL)
+			continue;
+		index->name = protect_column_name(index->shown, TERM_SUFFIX);
 		result = lappend(result, index);
 	}
 	foreach(cell, plan->columns)
@@ -97,12 +125,40 @@ term_index_live_list(const ProtectPlan *plan)
 		if (!column->is_new || column->term == NULL || is_in_any(plan, column, moved))
 			continue;
 		index = palloc0(sizeof(LiveIndex));
+		index->relid = relid;
 		index->column = column;
-		index->name = index->shown = makeObjectName(plan->name, column->term, "idx");
-		look_for(plan, index);
+		index->name = index->shown = makeObjectName(get_rel_name(relid), column->term, "idx");
 		result = lappend(result, index);
 	}
+	foreach(cell, result)
+		look_for(lfirst(cell));
 	return result;
+}
+
+/*
+ * The indexes on terms that are to be built for new columns of a plan: a list of
+ * LiveIndex.  Between protect_begin and protect_end.
+ */
+List *
+term_index_live_list(const ProtectPlan *plan)
+{
+	List	   *moved = term_index_note(plan, plan->relid, false, AccessShareLock);
+	List	   *result = NIL;
+	ListCell   *cell;
+
+	foreach(cell, plan->relids)
+	{
+		if (get_rel_relkind(lfirst_oid(cell)) == RELKIND_RELATION)
+			result = list_concat(result, list_of(plan, lfirst_oid(cell), moved));
+	}
+	return result;
+}
+
+static char *
+qualified_name(const LiveIndex *index)
+{
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(index->relid)),
+									  index->name);
 }
 
 pg_noreturn static void
@@ -123,6 +179,7 @@ trouble_with(const ProtectPlan *plan, const LiveIndex *index)
 		{"NOT i.indisvalid", "Index \"%s\" is not valid."},
 		{"i.indisprimary", "Index \"%s\" is the primary key's."},
 		{"NOT i.indimmediate", "Constraint \"%s\" is deferrable."},
+		{"i.indisunique AND c.relkind = 'I'", "Index \"%s\" is unique, and the table is partitioned."},
 		{"EXISTS (SELECT FROM pg_catalog.pg_constraint k"
 			" JOIN pg_catalog.pg_depend d ON d.refobjid = k.oid"
 			" AND d.refclassid = 'pg_catalog.pg_constraint'::pg_catalog.regclass"
@@ -141,6 +198,24 @@ trouble_with(const ProtectPlan *plan, const LiveIndex *index)
 	return NULL;
 }
 
+/* Refuse indexes that partitions have for themselves: they are not looked for. */
+static void
+refuse_own_of_partitions(const ProtectPlan *plan)
+{
+	ListCell   *cell;
+
+	foreach(cell, plan->relids)
+	{
+		Oid			relid = lfirst_oid(cell);
+		List	   *moved = relid == plan->relid ? NIL :
+			term_index_note(plan, relid, false, AccessShareLock);
+
+		if (moved)
+			refuse(plan, psprintf("Index \"%s\" is only that of partition \"%s\".",
+								  ((MovedIndex *) linitial(moved))->name, get_rel_name(relid)));
+	}
+}
+
 /*
  * Refuse (0A000) a table whose indexes cannot be moved to terms while it is in
  * use.  Between protect_begin and protect_end, after term_index_check.
@@ -148,32 +223,23 @@ trouble_with(const ProtectPlan *plan, const LiveIndex *index)
 void
 term_index_live_check(const ProtectPlan *plan)
 {
-	List	   *indexes;
 	List	   *names = NIL;
 	ListCell   *cell;
 
-	foreach(cell, plan->columns)
-	{
-		ProtectColumn *column = lfirst(cell);
-
-		if (column->is_new && column->term && list_length(plan->relids) +
-			(get_rel_relkind(plan->relid) == RELKIND_PARTITIONED_TABLE) > 1)
-			refuse(plan, psprintf("It is partitioned, and column \"%s\" is searchable or has an index.",
-								  column->carrier));
-	}
-	indexes = term_index_live_list(plan);
-	foreach(cell, indexes)
+	refuse_own_of_partitions(plan);
+	foreach(cell, term_index_live_list(plan))
 	{
 		LiveIndex  *index = lfirst(cell);
 		char	   *trouble = index->replaces ? trouble_with(plan, index) : NULL;
+		String	   *name = makeString(qualified_name(index));
 
 		if (trouble)
 			refuse(plan, trouble);
-		if (OidIsValid(get_relname_relid(index->name, get_rel_namespace(plan->relid))) ||
-			list_member(names, makeString(index->name)))
+		if (OidIsValid(get_relname_relid(index->name, get_rel_namespace(index->relid))) ||
+			list_member(names, name))
 			refuse(plan, psprintf("An index \"%s\" would have to be made, but the name is taken.",
 								  index->name));
-		names = lappend(names, makeString(index->name));
+		names = lappend(names, name);
 	}
 }
 
@@ -218,9 +284,7 @@ term_index_live_drop_left(const ProtectPlan *plan)
 		LiveIndex  *index = lfirst(cell);
 
 		if (index->exists && !index->valid)
-			protect_execute(psprintf("DROP INDEX %s",
-									 quote_qualified_identifier(get_namespace_name(get_rel_namespace(plan->relid)),
-																index->name)));
+			protect_execute(psprintf("DROP INDEX %s", qualified_name(index)));
 	}
 }
 
@@ -232,6 +296,8 @@ term_index_live_statement(const ProtectPlan *plan, const LiveIndex *index)
 		term_index_statement(plan, index->replaces) :
 		term_index_own_statement(plan, index->column, index->name);
 
+	stmt->relation = makeRangeVar(get_namespace_name(get_rel_namespace(index->relid)),
+								  get_rel_name(index->relid), -1);
 	stmt->idxname = index->name;
 	stmt->concurrent = true;
 	return stmt;
@@ -246,6 +312,11 @@ term_index_live_swap(const ProtectPlan *plan)
 {
 	ListCell   *cell;
 
+	if (is_partitioned(plan))
+	{
+		term_index_make(plan, term_index_drop(plan, false), false);
+		return;
+	}
 	foreach(cell, term_index_live_list(plan))
 	{
 		LiveIndex  *index = lfirst(cell);

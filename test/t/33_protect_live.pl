@@ -45,6 +45,7 @@ $server->safe_psql('postgres', qq{
 	ALTER TABLE notes1 DROP COLUMN gone;
 	ALTER TABLE notes ATTACH PARTITION notes1 FOR VALUES WITH (MODULUS 2, REMAINDER 1);
 	CREATE INDEX ON notes (id);
+	CREATE INDEX notes_by_email ON notes (email, tenant_id);
 	INSERT INTO members (tenant_id, email, "Ssn", born, plain) SELECT 't' || 1 + g % 2, 'user' || g || '\@x', 'ssn ' || g, date '2000-01-01' + g % 5000, 'user' || g || '\@x' FROM generate_series(1, $rows) g;
 	INSERT INTO notes (tenant_id, email, plain) SELECT 't' || 1 + g % 2, 'note ' || g, 'note ' || g FROM generate_series(1, $rows) g;
 	CREATE TABLE ledger (n bigint);
@@ -121,6 +122,10 @@ $server->safe_psql('postgres', qq{
 				(SELECT count(*) FROM members WHERE tenant_id = 't1' AND plain = key) AS wanted) c WHERE got <> wanted;
 			INSERT INTO found SELECT 'row ' || id FROM members WHERE id BETWEEN i AND i + 20 AND email IS DISTINCT FROM plain;
 			INSERT INTO found SELECT 'note ' || id FROM notes WHERE id BETWEEN i AND i + 20 AND email IS DISTINCT FROM plain;
+			key := coalesce((SELECT plain FROM notes WHERE id = i), '');
+			INSERT INTO found SELECT 'note ' || key FROM (SELECT
+				(SELECT count(*) FROM notes WHERE tenant_id = 't2' AND email = key) AS got,
+				(SELECT count(*) FROM notes WHERE tenant_id = 't2' AND plain = key) AS wanted) c WHERE got <> wanted;
 			INSERT INTO found SELECT 'ssn ' || id FROM members WHERE id BETWEEN i AND i + 20 AND plain LIKE 'user%' AND "Ssn" <> 'ssn ' || id;
 			COMMIT;
 		END LOOP;
@@ -192,7 +197,7 @@ for my $round (1 .. ($all ? 6 : 2))
 	my @load = start_load();
 	eventually(sub { $server->safe_psql('postgres', 'SELECT count(*) > 200 FROM ledger') eq 't' });
 	my $other = Envelope::Session->new($server);
-	$other->send(q{CALL envelope_protect_live('notes', 'tenant_id', '{email}', '{}', 100)});
+	$other->send(q{CALL envelope_protect_live('notes', 'tenant_id', '{email}', '{email}', 100)});
 	my $mover = Envelope::Session->new($server);
 	$mover->send(join(';', ('SELECT pg_sleep(0.3)', 'CLUSTER members', 'VACUUM FULL notes') x 4)) if $round > 1;
 	is(sqlstate($server, $call), '', 'a table is protected beside writers and readers');
