@@ -53,6 +53,10 @@
 #define RETRY_ROUNDS 3
 #define RETRY_MS 2000
 
+/* How long to sleep between two looks whether others make keys */
+#define LOOK_MIN_MS 10
+#define LOOK_MAX_MS 500
+
 /* How often to tell of progress */
 #define NOTICE_MS 10000
 
@@ -456,6 +460,48 @@ rewrap_batch(KekRotation *rotation, Rewrap *rewrap)
 	return more;
 }
 
+/*
+ * Whoever makes keys under a KEK has its row locked FOR KEY SHARE until they are
+ * committed.  Is there nobody?
+ */
+static bool
+nobody_makes_keys(const char *kek)
+{
+	StoreParam	params[] = {store_text(kek)};
+	OwnerScope	scope;
+	bool		result;
+
+	store_begin(&scope);
+	result = store_execute("SELECT FROM envelope.keks WHERE name = $1 FOR UPDATE SKIP LOCKED",
+						   lengthof(params), params) > 0 ||
+		store_execute("SELECT FROM envelope.keks WHERE name = $1",
+					  lengthof(params), params) == 0;
+	store_end(&scope);
+	return result;
+}
+
+/*
+ * Wait until no key is under a KEK that is not committed yet: such a one was not
+ * seen, and the rotation could not tell whether it is complete.
+ */
+static void
+await_new_keys(const KekRotation *rotation, const char *kek)
+{
+	long		ms = LOOK_MIN_MS;
+
+	while (!nobody_makes_keys(kek))
+	{
+		if (ms > LOOK_MIN_MS)
+			progress_tell(rotation->id, rotation->seen, rotation->moved, NULL,
+						  "transactions that make keys");
+		steps_commit();
+		steps_sleep(ms);
+		ms = Min(ms * 2, LOOK_MAX_MS);
+		steps_commit();
+	}
+	steps_commit();
+}
+
 /* How many keys are still under a KEK */
 static int64
 count_keys_under(const char *kek)
@@ -528,6 +574,7 @@ rewrap_kek(const char *kek, const char *target)
 	begin_kek_rotation(&rotation, kek, target);
 	while (rewrap_batch(&rotation, &rewrap))
 		;
+	await_new_keys(&rotation, kek);
 	complete = finish_kek_rotation(&rotation, kek, target);
 	steps_unlock_kek(kek);
 	return complete;

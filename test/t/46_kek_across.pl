@@ -128,9 +128,23 @@ is($rotator->wait, '', 'the rotation ends');
 $_->quit for $mover, $rotator;
 is($server->safe_psql('postgres', "SELECT string_agg(DISTINCT kek, ' ') FROM envelope.tenant_keys WHERE tenant_id = '$moved'"), 'third', 'the tenant is where it was moved');
 is($server->safe_psql('postgres', "SELECT kek FROM envelope.tenants WHERE tenant_id = '$moved'"), 'third', 'so are its keys to come');
-is($server->safe_psql('postgres', q{SELECT phase = CASE WHEN EXISTS (SELECT FROM envelope.tenant_keys WHERE kek = 'platform') THEN 'incomplete' ELSE 'done' END
-	FROM envelope.rotations WHERE kind = 'kek' ORDER BY rotation_id DESC LIMIT 1}), 't', 'and whether a key was left is said');
+my $tells = q{SELECT phase || ' ' || (SELECT count(*) FROM envelope.tenant_keys WHERE kek = 'platform') FROM envelope.rotations WHERE kind = 'kek' ORDER BY rotation_id DESC LIMIT 1};
+like($server->safe_psql('postgres', $tells), qr/^(done 0|incomplete [12])$/, 'and whether a key was left is said');
 is($server->safe_psql('postgres', q{SELECT envelope_decrypt('late', envelope_encrypt('late', 'x'))}), 'x', 'the tenant that was made has its keys');
+
+# One that is made meanwhile, and committed only after all others have moved
+is(sqlstate($server, q{CALL envelope_rotate_kek('platform', 'aws')}), '', 'whatever was left moves');
+is($server->safe_psql('postgres', $tells), 'done 0', 'all of it');
+$_ = Envelope::Session->new($server) for $mover, $rotator;
+like($mover->query(q{BEGIN; SELECT envelope_create_tenant('later', 'platform')}), qr/^\d+$/, 'a tenant is made, and not committed');
+$rotator->send(q{CALL envelope_rotate_kek('platform', 'aws')});
+ok(eventually(sub { $server->safe_psql('postgres', q{SELECT waits_for FROM envelope.rotation_progress WHERE kind = 'kek' AND running}) eq 'transactions that make keys' }), 'the rotation waits for it, and says so');
+$mover->query('COMMIT');
+is($rotator->wait, '', 'then it ends');
+is($server->safe_psql('postgres', $tells), 'incomplete 2', 'and says that keys were left');
+is(sqlstate($server, q{CALL envelope_rotate_kek('platform', 'aws')}), '', 'which move');
+is($server->safe_psql('postgres', $tells), 'done 0', 'when it is called again');
+$_->quit for $mover, $rotator;
 
 is($server->safe_psql('postgres', $rows), $rows_before, 'no row of data has another version');
 my $end = $server->lsn('flush');
