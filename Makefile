@@ -63,6 +63,7 @@ OBJS = \
 	src/kms/task.o \
 	src/kms/vault.o \
 	src/kms/vault_credentials.o \
+	src/kms/verdict.o \
 	src/kms/worker.o \
 	src/lifecycle/death.o \
 	src/lifecycle/destruction.o \

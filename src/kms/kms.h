@@ -34,7 +34,7 @@ typedef enum KmsOperation
 
 #define KMS_OPERATIONS 5
 
-/* How a call ended; what each means for a key in memory is in kms/call.c */
+/* How a call ended; what each means for a key in memory is in kms/verdict.c */
 typedef enum KmsOutcome
 {
 	KMS_OK,
