@@ -261,13 +261,23 @@ CREATE TABLE parted_2b (tag text, note text, gone int, tenant_id text, id int, e
 ALTER TABLE parted_2b DROP COLUMN gone;
 ALTER TABLE parted_2 ATTACH PARTITION parted_2b FOR VALUES WITH (MODULUS 2, REMAINDER 1);
 CREATE INDEX emails ON parted USING hash (email);
-CREATE INDEX by_note ON parted (tenant_id, note) WITH (fillfactor = 70) WHERE id > 0;
+CREATE INDEX by_note ON parted (tenant_id, note) WITH (fillfactor = 70);
+CREATE INDEX some_notes ON parted (note) WHERE id > 0;
 ALTER INDEX parted_2b_tenant_id_note_idx RENAME TO "Notes of b";
 COMMENT ON INDEX by_note IS 'notes';
+-- What a part has for itself, and parts that have each other's names
+COMMENT ON INDEX "Notes of b" IS 'notes of b';
+ALTER INDEX parted_2a_tenant_id_note_idx SET (fillfactor = 33);
+ALTER INDEX "Notes of b" RESET (fillfactor);
+ALTER TABLE parted_1 CLUSTER ON parted_1_tenant_id_note_idx;
+ALTER INDEX parted_1_email_idx RENAME TO between;
+ALTER INDEX parted_2_email_idx RENAME TO parted_1_email_idx;
+ALTER INDEX parted_2a_email_idx RENAME TO parted_2_email__term_idx;
+ALTER INDEX between RENAME TO parted_2a_email_idx;
 INSERT INTO parted SELECT i, 't' || 1 + i % 2, 'user' || i, 'note ' || i % 20, 'tag ' || i % 30 FROM generate_series(1, 600) i;
 ANALYZE parted;
 CREATE FUNCTION indexes() RETURNS TABLE (part text, of text, index text) LANGUAGE sql AS $$
-	SELECT i.indexrelid::regclass::text, h.inhparent::regclass::text, concat_ws(' ', i.indisvalid, pg_get_indexdef(i.indexrelid), obj_description(i.indexrelid))
+	SELECT i.indexrelid::regclass::text, h.inhparent::regclass::text, concat_ws(' ', i.indisvalid, i.indisclustered, pg_get_indexdef(i.indexrelid), obj_description(i.indexrelid))
 	FROM pg_index i LEFT JOIN pg_inherits h ON h.inhrelid = i.indexrelid WHERE i.indrelid IN (SELECT relid FROM pg_partition_tree('parted')) ORDER BY 1 $$;
 CREATE TABLE indexes_before AS SELECT * FROM indexes();
 CREATE TRIGGER stop BEFORE UPDATE ON parted_2b FOR EACH ROW EXECUTE FUNCTION stop('email__plain', 'yes');
@@ -292,8 +302,12 @@ SET envelope.stored_form = on;
 SELECT count(email) + count(note) + count(tag) AS plain, count(tag__sealed) AS sealed FROM parted;
 RESET envelope.stored_form;
 SELECT envelope_unprotect('parted');
+SELECT * FROM indexes() EXCEPT SELECT * FROM indexes_before;
+SELECT envelope_protect('parted', 'tenant_id', '{email,note,tag}', '{email,note,tag}');
+SELECT envelope_unprotect('parted');
 RESET client_min_messages;
 SELECT * FROM indexes() EXCEPT SELECT * FROM indexes_before;
+SELECT * FROM indexes_before EXCEPT SELECT * FROM indexes();
 DROP FUNCTION indexes;
 DROP TABLE parted, indexes_before, members, twin, members_before, statements;
 DROP FUNCTION stop, stored_rows, roughly, plan, try, definition;

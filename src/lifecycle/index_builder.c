@@ -13,9 +13,10 @@
  *	2. The worker connects, finds in the catalogs which indexes are wanted
  *	   (term_index_live.c), and builds those that are not there, one after the
  *	   other, as the table's owner.
- *	3. It ends.  If something went wrong it has left word in the row that tells
- *	   the progress, without what the error says of values.
- *	4. The procedure looks whether the indexes are there and valid.
+ *	3. It ends, and leaves word of how in the row that tells the progress, without
+ *	   what an error says of values.
+ *	4. The procedure looks whether all indexes that are wanted by then are there and
+ *	   valid, and starts again where they are not.
  *
  * If the procedure is cancelled, or its session ends, it ends the worker.  What
  * the worker leaves then is an invalid index, which the next call drops.
@@ -41,6 +42,7 @@
 #include "storage/lmgr.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
@@ -99,17 +101,17 @@ await_worker(Oid relid, BackgroundWorkerHandle *handle)
  * are not there.  Commits on the way.  Throws what the worker has thrown; 53000
  * where no worker could be started.
  *
- * Returns false where the worker was the victim of a deadlock, as is nobody's
- * fault: whoever waits for a strong lock on the table with a snapshot, as CLUSTER
- * does, waits for the worker, which waits for all older snapshots to go.
+ * Returns false where the worker was the victim of a deadlock and may_retry.  That
+ * is nobody's fault: whoever waits for a strong lock on the table with a snapshot,
+ * as CLUSTER does, waits for the worker, which waits for all older snapshots to go.
  */
 bool
-index_builder_run(Oid relid)
+index_builder_run(Oid relid, bool may_retry)
 {
 	BackgroundWorker worker = {0};
 	BackgroundWorkerHandle *handle;
 	BuildJob	job = {MyDatabaseId, relid};
-	char	   *failure;
+	char	   *message;
 	int			sqlerrcode;
 
 	strlcpy(worker.bgw_name, "envelope index builder", BGW_MAXLEN);
@@ -133,13 +135,18 @@ index_builder_run(Oid relid)
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(end_worker, PointerGetDatum(handle));
 
-	failure = protect_progress_failure(relid, &sqlerrcode);
-	if (failure && sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED)
+	if (!protect_progress_outcome(relid, &sqlerrcode, &message))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("the process that builds indexes for table \"%s\" has ended before it was done",
+						get_rel_name(relid)),
+				 errhint("The server log may say why. CALL envelope_protect_live again to try once more.")));
+	if (sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED && may_retry)
 		return false;
-	if (failure)
+	if (sqlerrcode != ERRCODE_SUCCESSFUL_COMPLETION)
 		ereport(ERROR,
 				(errcode(sqlerrcode),
-				 errmsg("%s", failure),
+				 errmsg("%s", message),
 				 errhint("CALL envelope_protect_live again to try once more, or envelope_unprotect to go back.")));
 	return true;
 }
@@ -204,8 +211,8 @@ transform_restricted(Oid relid, IndexStmt *stmt, Oid owner)
 }
 
 /*
- * CREATE INDEX CONCURRENTLY.  Who holds such a lock may wait for older snapshots:
- * so it is taken before there is one.
+ * CREATE INDEX CONCURRENTLY, unless the table has gone.  Who holds such a lock may
+ * wait for older snapshots: so it is taken before there is one.
  */
 static void
 build_index(const Build *build, Oid owner, MemoryContext context)
@@ -216,12 +223,16 @@ build_index(const Build *build, Oid owner, MemoryContext context)
 	building = build;
 	StartTransactionCommand();
 	LockRelationOid(build->relid, ShareUpdateExclusiveLock);
-	PushActiveSnapshot(GetTransactionSnapshot());
-	oldcontext = MemoryContextSwitchTo(context);
-	stmt = transform_restricted(build->relid, build->stmt, owner);
-	MemoryContextSwitchTo(oldcontext);
-	define_index_concurrently(build->relid, stmt);
+	if (get_rel_relkind(build->relid) != '\0')
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		oldcontext = MemoryContextSwitchTo(context);
+		stmt = transform_restricted(build->relid, build->stmt, owner);
+		MemoryContextSwitchTo(oldcontext);
+		define_index_concurrently(build->relid, stmt);
+	}
 	CommitTransactionCommand();
+	building = NULL;
 }
 
 /*
@@ -239,12 +250,14 @@ harmless_message(const ErrorData *error)
 		error->message;
 }
 
-/* Take nothing from the settings of the database but what costs only time. */
+/* Leave alone those settings of the database that are for its sessions. */
 static void
 settle_settings(void)
 {
 	SetConfigOption("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION);
 	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET, PGC_S_SESSION);
+	SetConfigOption("default_transaction_read_only", "off", PGC_USERSET, PGC_S_SESSION);
+	SetConfigOption("default_tablespace", "", PGC_USERSET, PGC_S_SESSION);
 	SetConfigOption("lock_timeout", "0", PGC_USERSET, PGC_S_SESSION);
 	if (GetConfigOption("transaction_timeout", true, false))
 		SetConfigOption("transaction_timeout", "0", PGC_USERSET, PGC_S_SESSION);
@@ -271,6 +284,12 @@ envelope_index_builder_main(Datum arg)
 	{
 		foreach(cell, find_builds(job.relid, context, &owner))
 			build_index(lfirst(cell), owner, context);
+
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		protect_progress_built(job.relid);
+		PopActiveSnapshot();
+		CommitTransactionCommand();
 	}
 	PG_CATCH();
 	{

@@ -10,7 +10,7 @@
 
 #include "postgres.h"
 
-extern bool index_builder_run(Oid relid);
+extern bool index_builder_run(Oid relid, bool may_retry);
 extern PGDLLEXPORT void envelope_index_builder_main(Datum arg);
 
 #endif							/* ENVELOPE_INDEX_BUILDER_H */

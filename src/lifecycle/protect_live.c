@@ -68,6 +68,10 @@
 
 PG_FUNCTION_INFO_V1(envelope_protect_live);
 
+/* So often an index is built again after a deadlock, the first time after so long */
+#define MAX_DEADLOCKS	7
+#define DEADLOCK_PAUSE_MS	500
+
 /* As many rows are taken to be on a page when batches are cut */
 #define ROWS_PER_PAGE	50
 
@@ -338,7 +342,7 @@ drop_left_indexes(LiveCall *call)
 	bool		left;
 
 	protect_begin(plan, &scope);
-	left = term_index_live_left(plan);
+	left = term_index_live_left(plan) != NIL;
 	protect_end(&scope);
 	steps_commit();
 	if (left)
@@ -352,30 +356,29 @@ drop_left_indexes(LiveCall *call)
 	}
 }
 
-/* Step 4 */
+/*
+ * Step 4.  There may be new partitions, or names, when the indexes are built that
+ * were wanted; and after a deadlock it is tried again, later each time, and not for
+ * ever.
+ */
 static void
 build_indexes(LiveCall *call)
 {
-	bool		ended = false;
+	int			ndeadlocks = 0;
 
-	if (indexes_are_ready(call))
-		return;
-	while (!ended)
+	while (!indexes_are_ready(call))
 	{
 		live_enter_phase(call, "index");
 		drop_left_indexes(call);
-		ended = index_builder_run(call->relid);
-		if (!ended)
-			ereport(NOTICE,
-					(errmsg("building an index for table \"%s\" was ended by a deadlock, and is tried again",
-							get_rel_name(call->relid))));
+		if (index_builder_run(call->relid, ndeadlocks < MAX_DEADLOCKS))
+			continue;
+		ereport(NOTICE,
+				(errmsg("building an index for table \"%s\" was ended by a deadlock, and is tried again",
+						get_rel_name(call->relid))));
+		steps_commit();
+		steps_sleep((long) DEADLOCK_PAUSE_MS << ndeadlocks++);
+		steps_commit();
 	}
-	if (!indexes_are_ready(call))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("the process that builds indexes for table \"%s\" has ended before it was done",
-						get_rel_name(call->relid)),
-				 errhint("The server log may say why. CALL envelope_protect_live again to try once more.")));
 }
 
 /* Step 5, for columns that are in the clear; false where an index has gone meanwhile */

@@ -49,6 +49,18 @@ typedef struct ProtectPlan
 	List	   *columns;		/* of ProtectColumn */
 } ProtectPlan;
 
+/* What a partition has of an index of its partitioned table */
+typedef struct MovedPart
+{
+	Oid			relid;			/* the partition */
+	char	   *name;
+	char	   *index_definition;	/* a statement */
+	char	   *options;		/* as in SET (...); NULL where it has none */
+	char	   *comment;		/* NULL where it has none */
+	char	   *tablespace;		/* NULL for the default */
+	bool		is_clustered;
+}			MovedPart;
+
 /* An index that is to be made again with other columns */
 typedef struct MovedIndex
 {
@@ -62,15 +74,15 @@ typedef struct MovedIndex
 	bool		is_clustered;
 	char	   *comment;		/* NULL where it has none */
 	char	   *tablespace;		/* NULL for the default */
-	List	   *part_relids;	/* partitions, and */
-	List	   *part_names;		/* what its parts there are called */
+	List	   *parts;			/* of MovedPart */
 } MovedIndex;
 
 /* An index on terms that is built while the table is in use */
 typedef struct LiveIndex
 {
 	MovedIndex *replaces;		/* NULL: the column has no index */
-	ProtectColumn *column;		/* whose index it is then */
+	MovedPart  *part;			/* that of a partition, or NULL */
+	ProtectColumn *column;		/* whose index it is where none is replaced */
 	Oid			relid;			/* what it is built on: the table, or a
 								 * partition */
 	char	   *name;			/* until it takes the other's */
@@ -117,9 +129,11 @@ extern List *term_index_note(const ProtectPlan *plan, Oid relid, bool back, LOCK
 extern List *term_index_drop(const ProtectPlan *plan, bool back);
 extern void term_index_make(const ProtectPlan *plan, List *moved, bool back);
 extern void term_index_drop_moved(const MovedIndex *moved);
-extern IndexStmt *term_index_statement(const ProtectPlan *plan, const MovedIndex *moved);
+extern IndexStmt *term_index_statement(const ProtectPlan *plan, const MovedIndex *moved,
+									   const MovedPart * part);
 extern IndexStmt *term_index_own_statement(const ProtectPlan *plan, const ProtectColumn *column,
 										   const char *name);
+extern MovedPart * term_index_part_of(List *parts, Oid relid);
 extern void term_index_describe(const MovedIndex *moved);
 extern void term_index_describe_own(const ProtectPlan *plan, const char *name);
 
@@ -127,7 +141,7 @@ extern void term_index_describe_own(const ProtectPlan *plan, const char *name);
 extern void term_index_live_check(const ProtectPlan *plan);
 extern List *term_index_live_list(const ProtectPlan *plan);
 extern bool term_index_live_ready(const ProtectPlan *plan);
-extern bool term_index_live_left(const ProtectPlan *plan);
+extern List *term_index_live_left(const ProtectPlan *plan);
 extern void term_index_live_drop_left(const ProtectPlan *plan);
 extern IndexStmt *term_index_live_statement(const ProtectPlan *plan, const LiveIndex *index);
 extern void term_index_live_swap(const ProtectPlan *plan);

@@ -124,9 +124,9 @@ protect_progress_end(Oid relid)
 	store_end(&scope);
 }
 
-/* An index could not be built. */
-void
-protect_progress_fail(Oid relid, int sqlerrcode, const char *message)
+/* The process that builds indexes has ended with an error, or with none. */
+static void
+tell_outcome(Oid relid, int sqlerrcode, const char *message)
 {
 	StoreParam	params[] = {
 		oid_param(relid),
@@ -141,26 +141,42 @@ protect_progress_fail(Oid relid, int sqlerrcode, const char *message)
 	store_end(&scope);
 }
 
-/* Why it could not, palloc'd; NULL where nothing is known. */
-char *
-protect_progress_failure(Oid relid, int *sqlerrcode)
+void
+protect_progress_fail(Oid relid, int sqlerrcode, const char *message)
+{
+	tell_outcome(relid, sqlerrcode, message);
+}
+
+void
+protect_progress_built(Oid relid)
+{
+	tell_outcome(relid, ERRCODE_SUCCESSFUL_COMPLETION, NULL);
+}
+
+/*
+ * How it has ended: ERRCODE_SUCCESSFUL_COMPLETION, or another code with a message,
+ * palloc'd.  False where it has left no word.
+ */
+bool
+protect_progress_outcome(Oid relid, int *sqlerrcode, char **message)
 {
 	StoreParam	params[] = {oid_param(relid)};
 	MemoryContext context = CurrentMemoryContext;
 	OwnerScope	scope;
-	char	   *result = NULL;
+	bool		found;
 
 	store_begin(&scope);
-	if (store_execute("SELECT sqlstate, error FROM envelope.live_protections"
-					  " WHERE relid = $1 AND error IS NOT NULL",
-					  lengthof(params), params) > 0)
+	found = store_execute("SELECT sqlstate, coalesce(error, '') FROM envelope.live_protections"
+						  " WHERE relid = $1 AND sqlstate IS NOT NULL",
+						  lengthof(params), params) > 0;
+	if (found)
 	{
 		const char *state = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 
 		*sqlerrcode = MAKE_SQLSTATE(state[0], state[1], state[2], state[3], state[4]);
-		result = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0],
-														   SPI_tuptable->tupdesc, 2));
+		*message = MemoryContextStrdup(context, SPI_getvalue(SPI_tuptable->vals[0],
+															 SPI_tuptable->tupdesc, 2));
 	}
 	store_end(&scope);
-	return result;
+	return found;
 }

@@ -14,6 +14,7 @@ extern void protect_progress_tell_lock(Oid relid);
 extern void protect_progress_tell_index(Oid relid, int builder);
 extern void protect_progress_end(Oid relid);
 extern void protect_progress_fail(Oid relid, int sqlerrcode, const char *message);
-extern char *protect_progress_failure(Oid relid, int *sqlerrcode);
+extern void protect_progress_built(Oid relid);
+extern bool protect_progress_outcome(Oid relid, int *sqlerrcode, char **message);
 
 #endif							/* ENVELOPE_PROTECT_PROGRESS_H */

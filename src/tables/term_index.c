@@ -221,24 +221,43 @@ table_name(Oid relid)
 									  get_rel_name(relid));
 }
 
-/* What the parts of a partitioned index are called, by the table they are of */
-static void
-note_parts(MovedIndex *moved, Oid index)
+/* The options of an index, as in SET (...) */
+#define OPTIONS_OF_C	"(SELECT pg_catalog.string_agg(pg_catalog.format('%%I = %%L', o.option_name, o.option_value)," \
+						" ', ') FROM pg_catalog.pg_options_to_table(c.reloptions) o)"
+
+/* The parts of a partitioned index: what each is called, and is in its own right */
+static List *
+list_parts(Oid index, bool is_constraint)
 {
-	SPI_execute(psprintf("SELECT i.indrelid, c.relname"
-						 " FROM pg_catalog.pg_partition_tree(%u) t"
-						 " JOIN pg_catalog.pg_class c ON c.oid = t.relid"
-						 " JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid"
-						 " WHERE t.level > 0", index), false, 0);
+	List	   *parts = NIL;
+
+	protect_execute(psprintf("SELECT i.indrelid, c.relname, pg_catalog.pg_get_indexdef(c.oid), "
+							 OPTIONS_OF_C ", %s, s.spcname, i.indisclustered"
+							 " FROM pg_catalog.pg_partition_tree(%u) t"
+							 " JOIN pg_catalog.pg_class c ON c.oid = t.relid"
+							 " JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid"
+							 " LEFT JOIN pg_catalog.pg_tablespace s ON s.oid = c.reltablespace"
+							 " WHERE t.level > 0",
+							 is_constraint ?
+							 "(SELECT pg_catalog.obj_description(k.oid, 'pg_constraint')"
+							 " FROM pg_catalog.pg_constraint k WHERE k.conindid = c.oid AND k.conrelid = i.indrelid)" :
+							 "pg_catalog.obj_description(c.oid, 'pg_class')", index));
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
+		MovedPart  *part = palloc(sizeof(MovedPart));
 		HeapTuple	tuple = SPI_tuptable->vals[i];
+		TupleDesc	desc = SPI_tuptable->tupdesc;
 
-		moved->part_relids = lappend_oid(moved->part_relids,
-										 atooid(SPI_getvalue(tuple, SPI_tuptable->tupdesc, 1)));
-		moved->part_names = lappend(moved->part_names,
-									SPI_getvalue(tuple, SPI_tuptable->tupdesc, 2));
+		part->relid = atooid(SPI_getvalue(tuple, desc, 1));
+		part->name = SPI_getvalue(tuple, desc, 2);
+		part->index_definition = SPI_getvalue(tuple, desc, 3);
+		part->options = SPI_getvalue(tuple, desc, 4);
+		part->comment = SPI_getvalue(tuple, desc, 5);
+		part->tablespace = SPI_getvalue(tuple, desc, 6);
+		part->is_clustered = strcmp(SPI_getvalue(tuple, desc, 7), "t") == 0;
+		parts = lappend(parts, part);
 	}
+	return parts;
 }
 
 /* How to make an index again, as it is now */
@@ -268,7 +287,7 @@ note_index(Oid relid, Relation index)
 		protect_query(psprintf("SELECT pg_catalog.obj_description(%u, 'pg_constraint')", constraint)) :
 		protect_query(psprintf("SELECT pg_catalog.obj_description(%u, 'pg_class')",
 							   RelationGetRelid(index)));
-	note_parts(moved, RelationGetRelid(index));
+	moved->parts = list_parts(RelationGetRelid(index), moved->is_constraint);
 	return moved;
 }
 
@@ -332,8 +351,7 @@ parse(const char *statement)
 
 /* Put other columns into a statement that makes an index. */
 static void
-move_index_columns(const ProtectPlan *plan, IndexStmt *stmt,
-				   const MovedIndex *moved, bool back)
+move_index_columns(const ProtectPlan *plan, IndexStmt *stmt, char *tablespace, bool back)
 {
 	ListCell   *cell;
 
@@ -344,16 +362,17 @@ move_index_columns(const ProtectPlan *plan, IndexStmt *stmt,
 		element->name = moved_name(plan, element->name, back);
 	}
 	stmt->relation->inh = true;
-	stmt->tableSpace = moved->tablespace;
+	stmt->tableSpace = tablespace;
 }
 
-/* A statement that makes an index on terms in place of another */
+/* A statement that makes an index on terms in place of another, or of a part of it */
 IndexStmt *
-term_index_statement(const ProtectPlan *plan, const MovedIndex *moved)
+term_index_statement(const ProtectPlan *plan, const MovedIndex *moved, const MovedPart * part)
 {
-	IndexStmt  *stmt = castNode(IndexStmt, parse(moved->index_definition));
+	IndexStmt  *stmt = castNode(IndexStmt, parse(part ? part->index_definition :
+												 moved->index_definition));
 
-	move_index_columns(plan, stmt, moved, false);
+	move_index_columns(plan, stmt, part ? part->tablespace : moved->tablespace, false);
 	return stmt;
 }
 
@@ -372,26 +391,95 @@ move_constraint_columns(const ProtectPlan *plan, AlterTableStmt *stmt,
 	constraint->options = castNode(IndexStmt, parse(moved->index_definition))->options;
 }
 
-/* Call the parts of a partitioned index what they were called. */
-static void
-rename_parts(const MovedIndex *moved)
+/* The part of a partition among others; NULL where there is none */
+MovedPart *
+term_index_part_of(List *parts, Oid relid)
 {
-	ListCell   *relid;
-	ListCell   *name;
+	ListCell   *cell;
 
-	forboth(relid, moved->part_relids, name, moved->part_names)
+	foreach(cell, parts)
 	{
-		char	   *now = protect_query(psprintf("SELECT c.oid::pg_catalog.regclass"
-												 " FROM pg_catalog.pg_partition_tree(%s::pg_catalog.regclass) t"
-												 " JOIN pg_catalog.pg_class c ON c.oid = t.relid"
-												 " JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid"
-												 " WHERE i.indrelid = %u AND c.relname <> %s",
-												 quote_literal_cstr(quote_qualified_identifier(moved->schema, moved->name)),
-												 lfirst_oid(relid), quote_literal_cstr(lfirst(name))));
+		MovedPart  *part = lfirst(cell);
 
-		if (now)
-			protect_execute(psprintf("ALTER INDEX %s RENAME TO %s", now,
-									 quote_identifier(lfirst(name))));
+		if (part->relid == relid)
+			return part;
+	}
+	return NULL;
+}
+
+static void
+rename_part(const MovedPart * part, const char *from, const char *to)
+{
+	protect_execute(psprintf("ALTER INDEX %s RENAME TO %s",
+							 quote_qualified_identifier(get_namespace_name(get_rel_namespace(part->relid)), from),
+							 quote_identifier(to)));
+}
+
+static bool
+same_text(const char *a, const char *b)
+{
+	return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+/* Give a part of an index that was made again what the old one had for itself. */
+static void
+describe_part(const MovedIndex *moved, const MovedPart * was, const MovedPart * is)
+{
+	char	   *index = quote_qualified_identifier(get_namespace_name(get_rel_namespace(was->relid)),
+												   was->name);
+	char	   *table = table_name(was->relid);
+	bool		same = same_text(was->options, is->options);
+
+	if (is->options && !same)
+		protect_execute(psprintf("ALTER INDEX %s RESET (%s)", index,
+								 protect_query(psprintf("SELECT pg_catalog.string_agg(pg_catalog.quote_ident(o.option_name), ', ')"
+														" FROM pg_catalog.pg_class c, pg_catalog.pg_options_to_table(c.reloptions) o"
+														" WHERE c.oid = %s::pg_catalog.regclass",
+														quote_literal_cstr(index)))));
+	if (was->options && !same)
+		protect_execute(psprintf("ALTER INDEX %s SET (%s)", index, was->options));
+	if (was->tablespace && !same_text(was->tablespace, is->tablespace))
+		protect_execute(psprintf("ALTER INDEX %s SET TABLESPACE %s", index,
+								 quote_identifier(was->tablespace)));
+	if (was->comment)
+		protect_execute(moved->is_constraint ?
+						psprintf("COMMENT ON CONSTRAINT %s ON %s IS %s", quote_identifier(was->name),
+								 table, quote_literal_cstr(was->comment)) :
+						psprintf("COMMENT ON INDEX %s IS %s", index, quote_literal_cstr(was->comment)));
+	if (was->is_clustered)
+		protect_execute(psprintf("ALTER TABLE %s CLUSTER ON %s", table, quote_identifier(was->name)));
+}
+
+/*
+ * Make the parts of an index that was made again what they were.  One may have the
+ * name that another wants, so that all give theirs up first.
+ */
+static void
+describe_parts(const MovedIndex *moved)
+{
+	List	   *parts = list_parts(get_relname_relid(moved->name, get_rel_namespace(moved->relid)),
+								   moved->is_constraint);
+	ListCell   *cell;
+
+	foreach(cell, parts)
+	{
+		MovedPart  *is = lfirst(cell);
+		char	   *between = psprintf("envelope_part_%u", is->relid);
+
+		if (term_index_part_of(moved->parts, is->relid) == NULL)
+			continue;
+		rename_part(is, is->name, between);
+		is->name = between;
+	}
+	foreach(cell, parts)
+	{
+		MovedPart  *is = lfirst(cell);
+		MovedPart  *was = term_index_part_of(moved->parts, is->relid);
+
+		if (was == NULL)
+			continue;
+		rename_part(is, is->name, was->name);
+		describe_part(moved, was, is);
 	}
 }
 
@@ -423,10 +511,10 @@ make_moved(const ProtectPlan *plan, const MovedIndex *moved, bool back)
 	if (moved->is_constraint)
 		move_constraint_columns(plan, castNode(AlterTableStmt, statement), moved, back);
 	else
-		move_index_columns(plan, castNode(IndexStmt, statement), moved, back);
+		move_index_columns(plan, castNode(IndexStmt, statement), moved->tablespace, back);
 	protect_run_utility(statement);
 	CommandCounterIncrement();
-	rename_parts(moved);
+	describe_parts(moved);
 	term_index_describe(moved);
 }
 

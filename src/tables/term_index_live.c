@@ -28,6 +28,7 @@
 #include "access/table.h"
 #include "catalog/pg_class.h"
 #include "commands/defrem.h"
+#include "executor/spi.h"
 #include "nodes/makefuncs.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -75,29 +76,6 @@ look_for(LiveIndex *index)
 	index->valid = valid != NULL && strcmp(valid, "t") == 0;
 }
 
-static bool
-is_partitioned(const ProtectPlan *plan)
-{
-	return get_rel_relkind(plan->relid) == RELKIND_PARTITIONED_TABLE;
-}
-
-/* What an index is called, or the part of it that a partition has */
-static char *
-part_name(const ProtectPlan *plan, const MovedIndex *moved, Oid relid)
-{
-	ListCell   *part;
-	ListCell   *name;
-
-	if (relid == plan->relid)
-		return moved->name;
-	forboth(part, moved->part_relids, name, moved->part_names)
-	{
-		if (lfirst_oid(part) == relid)
-			return lfirst(name);
-	}
-	return NULL;
-}
-
 /* The indexes that one table, or partition, is to have */
 static List *
 list_of(const ProtectPlan *plan, Oid relid, List *moved)
@@ -111,9 +89,10 @@ list_of(const ProtectPlan *plan, Oid relid, List *moved)
 
 		index->relid = relid;
 		index->replaces = lfirst(cell);
-		index->shown = part_name(plan, index->replaces, relid);
-		if (index->shown == NULL)
+		index->part = term_index_part_of(index->replaces->parts, relid);
+		if (index->part == NULL && relid != plan->relid)
 			continue;
+		index->shown = index->part ? index->part->name : index->replaces->name;
 		index->name = protect_column_name(index->shown, TERM_SUFFIX);
 		result = lappend(result, index);
 	}
@@ -130,9 +109,39 @@ list_of(const ProtectPlan *plan, Oid relid, List *moved)
 		index->name = index->shown = makeObjectName(get_rel_name(relid), column->term, "idx");
 		result = lappend(result, index);
 	}
-	foreach(cell, result)
-		look_for(lfirst(cell));
 	return result;
+}
+
+static bool
+has_name(const LiveIndex *index, const LiveIndex *other)
+{
+	return strcmp(index->name, other->name) == 0 &&
+		get_rel_namespace(index->relid) == get_rel_namespace(other->relid);
+}
+
+/* Names that are long may have become the same when they got their endings. */
+static void
+tell_names_apart(List *indexes)
+{
+	ListCell   *cell;
+	ListCell   *lc;
+	int			number = 0;
+
+	foreach(cell, indexes)
+	{
+		LiveIndex  *index = lfirst(cell);
+
+		foreach(lc, indexes)
+		{
+			if (lfirst(lc) == index)
+				break;
+			if (has_name(index, lfirst(lc)))
+			{
+				index->name = makeObjectName(index->shown, psprintf("%d", ++number), TERM_SUFFIX + 2);
+				break;
+			}
+		}
+	}
 }
 
 /*
@@ -151,6 +160,9 @@ term_index_live_list(const ProtectPlan *plan)
 		if (get_rel_relkind(lfirst_oid(cell)) == RELKIND_RELATION)
 			result = list_concat(result, list_of(plan, lfirst_oid(cell), moved));
 	}
+	tell_names_apart(result);
+	foreach(cell, result)
+		look_for(lfirst(cell));
 	return result;
 }
 
@@ -257,20 +269,75 @@ term_index_live_ready(const ProtectPlan *plan)
 	return true;
 }
 
-/* Was something left of indexes whose building has ended in its midst? */
-bool
-term_index_live_left(const ProtectPlan *plan)
+/* Is an index one of those that are to be built, and valid? */
+static bool
+is_wanted(List *indexes, const char *name)
 {
 	ListCell   *cell;
 
-	foreach(cell, term_index_live_list(plan))
+	foreach(cell, indexes)
 	{
 		LiveIndex  *index = lfirst(cell);
 
-		if (index->exists && !index->valid)
+		if (index->valid && strcmp(qualified_name(index), name) == 0)
 			return true;
 	}
 	return false;
+}
+
+/* The names of terms that are new, as an SQL array */
+static char *
+new_terms(const ProtectPlan *plan)
+{
+	StringInfoData names;
+	ListCell   *cell;
+
+	initStringInfo(&names);
+	appendStringInfoString(&names, "ARRAY[");
+	foreach(cell, plan->columns)
+	{
+		ProtectColumn *column = lfirst(cell);
+
+		if (column->is_new && column->term)
+			appendStringInfo(&names, "%s%s", names.data[names.len - 1] == '[' ? "" : ", ",
+							 quote_literal_cstr(column->term));
+	}
+	appendStringInfoString(&names, "]::pg_catalog.name[]");
+	return names.data;
+}
+
+/*
+ * What is left of indexes whose building has ended in its midst, or that were built
+ * for what has another name by now, or is gone: their names, quoted and qualified.
+ * Nobody else makes indexes on terms that are new.
+ */
+List *
+term_index_live_left(const ProtectPlan *plan)
+{
+	List	   *indexes = term_index_live_list(plan);
+	List	   *result = NIL;
+	ListCell   *cell;
+
+	foreach(cell, plan->relids)
+	{
+		protect_execute(psprintf("SELECT n.nspname, c.relname FROM pg_catalog.pg_index i"
+								 " JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid"
+								 " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+								 " WHERE i.indrelid = %u AND EXISTS (SELECT FROM pg_catalog.pg_attribute a"
+								 " WHERE a.attrelid = i.indrelid AND a.attname = ANY (%s)"
+								 " AND a.attnum = ANY (i.indkey::pg_catalog.int2[]))",
+								 lfirst_oid(cell), new_terms(plan)));
+		for (uint64 i = 0; i < SPI_processed; i++)
+		{
+			HeapTuple	tuple = SPI_tuptable->vals[i];
+			char	   *name = quote_qualified_identifier(SPI_getvalue(tuple, SPI_tuptable->tupdesc, 1),
+														  SPI_getvalue(tuple, SPI_tuptable->tupdesc, 2));
+
+			if (!is_wanted(indexes, name))
+				result = lappend(result, name);
+		}
+	}
+	return result;
 }
 
 /* Drop that. */
@@ -279,13 +346,8 @@ term_index_live_drop_left(const ProtectPlan *plan)
 {
 	ListCell   *cell;
 
-	foreach(cell, term_index_live_list(plan))
-	{
-		LiveIndex  *index = lfirst(cell);
-
-		if (index->exists && !index->valid)
-			protect_execute(psprintf("DROP INDEX %s", qualified_name(index)));
-	}
+	foreach(cell, term_index_live_left(plan))
+		protect_execute(psprintf("DROP INDEX %s", (char *) lfirst(cell)));
 }
 
 /* The statement that builds an index, CONCURRENTLY */
@@ -293,7 +355,7 @@ IndexStmt *
 term_index_live_statement(const ProtectPlan *plan, const LiveIndex *index)
 {
 	IndexStmt  *stmt = index->replaces ?
-		term_index_statement(plan, index->replaces) :
+		term_index_statement(plan, index->replaces, index->part) :
 		term_index_own_statement(plan, index->column, index->name);
 
 	stmt->relation = makeRangeVar(get_namespace_name(get_rel_namespace(index->relid)),
@@ -312,7 +374,8 @@ term_index_live_swap(const ProtectPlan *plan)
 {
 	ListCell   *cell;
 
-	if (is_partitioned(plan))
+	term_index_live_drop_left(plan);
+	if (get_rel_relkind(plan->relid) == RELKIND_PARTITIONED_TABLE)
 	{
 		term_index_make(plan, term_index_drop(plan, false), false);
 		return;
