@@ -15,7 +15,8 @@ $server->safe_psql('postgres', q{
 my $script = PostgreSQL::Test::Utils::tempdir . '/open.sql';
 append_to_file($script, "SELECT 1 / (envelope_decrypt('t1', v) = 'x')::int FROM sealed;\n");
 
-set_faults($server, 'platform:delay=200');
+# Long enough for all to come while the call is under way, on a busy machine too
+set_faults($server, 'platform:delay=1000');
 $server->safe_psql('postgres', 'SELECT envelope_evict_all()');
 my $before = calls($server, 'unwrap');
 command_ok([ 'pgbench', '-n', '-c', '200', '-j', '1', '-t', '3', '-f', $script, $server->connstr('postgres') ],
