@@ -71,3 +71,13 @@ SELECT violated($$INSERT INTO parcels VALUES (7, 't1', 'sieben', 7)$$) AS opened
 SELECT * FROM parcels ORDER BY id;
 DROP TABLE parcels;
 DROP FUNCTION open_again, violated;
+
+-- NOT NULL of several columns of a table with rows goes to the sidecars, and back.
+CREATE TABLE crates (tenant_id text, code text NOT NULL, weight integer NOT NULL, note text);
+INSERT INTO crates VALUES ('t1', 'abc', 1);
+SELECT envelope_protect('crates', 'tenant_id', '{code,weight,note}');
+SELECT outcome($$INSERT INTO crates VALUES ('t1', 'abd', NULL)$$) AS weight, outcome($$UPDATE crates SET code = NULL$$) AS code, outcome($$UPDATE crates SET note = NULL RETURNING code$$) AS note;
+SELECT attname FROM pg_attribute WHERE attrelid = 'crates'::regclass AND attnotnull AND attnum > 0 ORDER BY attnum;
+SELECT envelope_unprotect('crates');
+SELECT attname FROM pg_attribute WHERE attrelid = 'crates'::regclass AND attnotnull AND attnum > 0 ORDER BY attnum;
+DROP TABLE crates;

@@ -126,25 +126,30 @@ not_null_name(Oid relid, const char *column)
 								  relid, quote_literal_cstr(column)));
 }
 
-static void
-move_not_null(Oid relid, const char *from, const char *to)
+/* Drop NOT NULL from a column; returns the statement that gives it to another. */
+static char *
+drop_not_null(Oid relid, const char *from, const char *to)
 {
 	char	   *table = table_name(relid);
 	char	   *name = not_null_name(relid, from);
 
 	protect_execute(psprintf("ALTER TABLE %s ALTER COLUMN %s DROP NOT NULL",
 							 table, quote_identifier(from)));
-	protect_execute(name ?
-					psprintf("ALTER TABLE %s ADD CONSTRAINT %s NOT NULL %s",
-							 table, name, quote_identifier(to)) :
-					psprintf("ALTER TABLE %s ALTER COLUMN %s SET NOT NULL",
-							 table, quote_identifier(to)));
+	return name ?
+		psprintf("ALTER TABLE %s ADD CONSTRAINT %s NOT NULL %s",
+				 table, name, quote_identifier(to)) :
+		psprintf("ALTER TABLE %s ALTER COLUMN %s SET NOT NULL",
+				 table, quote_identifier(to));
 }
 
-/* Move NOT NULL constraints to the sidecars, or back. */
+/*
+ * Move NOT NULL constraints to the sidecars, or back.  SET NOT NULL looks at all
+ * columns that are NOT NULL, so none of the old ones may be there any more.
+ */
 void
 alter_move_not_null(const ProtectPlan *plan, bool back)
 {
+	List	   *statements = NIL;
 	ListCell   *cell;
 	ListCell   *lc;
 
@@ -156,13 +161,20 @@ alter_move_not_null(const ProtectPlan *plan, bool back)
 
 		if (!column->is_new)
 			continue;
-		/* The table itself comes first, and its partitions follow it. */
+
+		/*
+		 * They are dropped from the table first, and its partitions follow
+		 * it; and made the other way round, as a partition takes no other
+		 * name for one that it has from the table.
+		 */
 		foreach(lc, plan->relids)
 		{
 			if (is_not_null(lfirst_oid(lc), from))
-				move_not_null(lfirst_oid(lc), from, to);
+				statements = lcons(drop_not_null(lfirst_oid(lc), from, to), statements);
 		}
 	}
+	foreach(cell, statements)
+		protect_execute(lfirst(cell));
 }
 
 /*
