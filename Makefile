@@ -90,6 +90,7 @@ OBJS = \
 	src/tables/ddl_alter.o \
 	src/tables/ddl_beside.o \
 	src/tables/ddl_copies.o \
+	src/tables/ddl_create.o \
 	src/tables/ddl_plan.o \
 	src/tables/functions.o \
 	src/tables/hide.o \

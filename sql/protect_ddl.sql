@@ -63,7 +63,9 @@ DROP TABLE heir;
 SELECT message('ALTER TABLE staff ALTER COLUMN ssn TYPE varchar(3)');
 SELECT message($$ALTER TABLE staff ADD CONSTRAINT c CHECK (ssn <> '')$$);
 SELECT outcome('ALTER TABLE staff ALTER COLUMN org TYPE varchar') AS tenant_type, outcome('ALTER TABLE staff ALTER COLUMN note TYPE text USING ssn') AS using_it,
-	outcome('ALTER TABLE staff ADD UNIQUE (org, ssn)') AS new_unique, outcome('ALTER TABLE staff ADD COLUMN g text GENERATED ALWAYS AS (ssn) STORED') AS generated,
+	outcome('ALTER TABLE staff ADD UNIQUE (org, ssn)') AS new_unique, outcome('ALTER TABLE staff ADD EXCLUDE (org WITH =, ssn WITH =)') AS exclude,
+	outcome('ALTER TABLE staff ADD EXCLUDE ((lower(ssn)) WITH =)') AS exclude_expression, outcome('ALTER TABLE staff ADD EXCLUDE (org WITH =, "Mail__term" WITH =)') AS exclude_term,
+	outcome('ALTER TABLE staff ADD COLUMN h text CHECK (h <> ssn)') AS new_column, outcome('ALTER TABLE staff ADD COLUMN g text GENERATED ALWAYS AS (ssn) STORED') AS generated,
 	outcome('ALTER TABLE staff DISABLE TRIGGER zzz_envelope_seal') AS disable, outcome('DROP TRIGGER zzz_envelope_seal ON staff') AS drop,
 	outcome('ALTER TRIGGER zzz_envelope_seal ON staff RENAME TO x') AS rename, outcome('CREATE TABLE child () INHERITS (staff)') AS inherit;
 SELECT message('ALTER TABLE staff DROP CONSTRAINT ssn__plain');
@@ -109,6 +111,13 @@ SET envelope.stored_form = on;
 SELECT "Mail", envelope_is_sealed("Mail__sealed") FROM alike;
 RESET envelope.stored_form;
 DROP TABLE alike;
+-- What comes with it may not look at what is stored.
+SELECT message('CREATE TABLE alike (LIKE staff INCLUDING ALL, UNIQUE (org, ssn))');
+SELECT outcome($$CREATE TABLE alike (LIKE staff INCLUDING ALL, CHECK (ssn <> ''))$$) AS checked, outcome('CREATE TABLE alike (LIKE staff INCLUDING ALL, EXCLUDE (ssn WITH =))') AS exclude,
+	outcome('CREATE TABLE alike (LIKE staff INCLUDING CONSTRAINTS, PRIMARY KEY (org, ssn))') AS key, outcome('CREATE TABLE alike (LIKE staff INCLUDING ALL, g text GENERATED ALWAYS AS (ssn) STORED)') AS generated,
+	outcome('CREATE TABLE alike (LIKE staff INCLUDING ALL, CHECK (alike IS NOT NULL))') AS whole_row, message('CREATE TABLE alike (LIKE staff INCLUDING CONSTRAINTS) PARTITION BY LIST (ssn)') AS partition_key;
+CREATE TABLE alike (LIKE staff INCLUDING ALL, size integer UNIQUE CHECK (size > 0), CHECK (size > age));
+DROP TABLE alike;
 
 -- COPY: plaintext, unless the list names what is stored.
 COPY staff (id, org, "Mail", ssn) TO STDOUT;
@@ -139,6 +148,43 @@ DROP VIEW hr.everybody;
 SELECT envelope_unprotect('hr.staff');
 \d hr.staff
 DROP SCHEMA hr CASCADE;
+
+-- Partitions: NOT NULL of some of them is theirs alone, whether it comes before the
+-- table is protected or after.
+CREATE TABLE pieces (id integer, tenant_id text, email text, code text NOT NULL, note text, kind integer) PARTITION BY LIST (kind);
+CREATE TABLE pieces_1 PARTITION OF pieces FOR VALUES IN (1);
+CREATE TABLE pieces_2 PARTITION OF pieces (email NOT NULL, code NOT NULL) FOR VALUES IN (2);
+CREATE FUNCTION not_null() RETURNS TABLE (piece regclass, columns text) LANGUAGE sql AS $$
+	SELECT attrelid::regclass, string_agg(attname, ' ' ORDER BY attnum) FROM pg_attribute WHERE attrelid::regclass::text ~ '^pieces' AND attnotnull AND attnum > 0 GROUP BY 1 $$;
+CREATE TABLE pieces_before AS SELECT * FROM not_null();
+INSERT INTO pieces VALUES (1, 't1', NULL, 'a', 'n', 1), (2, 't2', 'x', 'b', NULL, 2);
+SELECT envelope_protect('pieces', 'tenant_id', '{email,code,note}', '{email}');
+CREATE TABLE pieces_3 PARTITION OF pieces (email DEFAULT 'none' NOT NULL CHECK (id > 0)) FOR VALUES IN (3) PARTITION BY RANGE (id);
+CREATE TABLE pieces_31 PARTITION OF pieces_3 (id NOT NULL, note NOT NULL, UNIQUE (tenant_id, email)) DEFAULT;
+SELECT * FROM not_null() WHERE piece <> 'pieces_before'::regclass ORDER BY 1;
+INSERT INTO pieces_3 (id, tenant_id, code, note, kind) VALUES (3, 't1', 'c', 'm', 3);
+SELECT * FROM pieces ORDER BY id;
+SELECT message($$INSERT INTO pieces VALUES (4, 't1', NULL, 'c', NULL, 2)$$) AS before, message($$INSERT INTO pieces VALUES (4, 't1', NULL, 'c', 'm', 3)$$) AS after,
+	message($$INSERT INTO pieces VALUES (4, 't1', 'y', 'c', NULL, 3)$$) AS of_the_part, message($$INSERT INTO pieces VALUES (4, 't1', NULL, NULL, NULL, 1)$$) AS of_all, outcome($$INSERT INTO pieces VALUES (4, 't1', 'none', 'c', 'm', 3)$$) AS unique;
+-- What else comes with a partition may not look at what is stored, nor may what is added to it.
+SELECT message($$CREATE TABLE pieces_4 PARTITION OF pieces (CONSTRAINT c CHECK (email <> 'x')) FOR VALUES IN (4)$$);
+SELECT message($$CREATE TABLE pieces_4 PARTITION OF pieces FOR VALUES IN (4) PARTITION BY LIST (note)$$);
+CREATE FUNCTION tried(said text) RETURNS text LANGUAGE sql RETURN outcome(format('CREATE TABLE pieces_4 PARTITION OF pieces (%s) FOR VALUES IN (4)', said));
+SELECT said, tried(said) FROM (VALUES ('email CHECK (length(email) > 2)'), ('id CHECK (length(email) > id)'), ('CHECK (pieces_4 IS NOT NULL)'), ('EXCLUDE (email WITH =)'), ('EXCLUDE (tenant_id WITH =, email WITH =)'),
+	('EXCLUDE (id WITH =) WHERE (note IS NULL)'), ('PRIMARY KEY (tenant_id, email)'), ('email PRIMARY KEY'), ('email UNIQUE'), ('UNIQUE (tenant_id, note)'), ('UNIQUE (id) INCLUDE (email)'),
+	('email REFERENCES pieces_before'), ('FOREIGN KEY (email) REFERENCES pieces_before')) v (said);
+SELECT outcome($$CREATE TABLE pieces_4 PARTITION OF pieces FOR VALUES IN (4) PARTITION BY LIST (lower(email))$$) AS partition_key,
+	outcome($$ALTER TABLE pieces_1 ADD CHECK (email <> '')$$) AS checked, outcome('ALTER TABLE pieces_1 ADD EXCLUDE (tenant_id WITH =, email WITH =)') AS exclude, outcome('ALTER TABLE pieces_1 ADD UNIQUE (tenant_id, email)') AS unique;
+ALTER TABLE pieces_1 ALTER note SET NOT NULL;
+SELECT message($$INSERT INTO pieces VALUES (4, 't1', 'x', 'd', NULL, 1)$$);
+ALTER TABLE pieces_1 ALTER note DROP NOT NULL;
+DROP TABLE pieces_3;
+SELECT envelope_unprotect('pieces');
+SELECT * FROM pieces ORDER BY id;
+SELECT * FROM not_null() EXCEPT SELECT * FROM pieces_before;
+SELECT * FROM pieces_before EXCEPT SELECT * FROM not_null();
+DROP TABLE pieces, pieces_before;
+DROP FUNCTION not_null, tried;
 
 -- Who gets a protected table gets what changing it needs.
 CREATE ROLE regress_first;

@@ -77,6 +77,18 @@ constraint_is_enforced(const ConstrCheck *check)
 #endif
 }
 
+/* PostgreSQL 17 can give a generated column another expression. */
+static inline bool
+alter_sets_expression(const AlterTableCmd *command)
+{
+#if PG_VERSION_NUM >= 170000
+	return command->subtype == AT_SetExpression;
+#else
+	(void) command;
+	return false;
+#endif
+}
+
 /* PostgreSQL 16 added an argument. */
 static inline List *
 qualified_name_list(const char *name)

@@ -13,8 +13,8 @@
  * publications by one.
  * The way out is always to unprotect the table, change it, and protect it again.
  *
- * ALTER TABLE and RENAME are looked at in ddl_alter.c, objects beside a table in
- * ddl_beside.c.
+ * ALTER TABLE and RENAME are looked at in ddl_alter.c, partitions and tables like it
+ * in ddl_create.c, other objects beside a table in ddl_beside.c.
  *
  *-------------------------------------------------------------------------
  */

@@ -24,6 +24,7 @@ extern ProtectColumn *ddl_column_called(const ProtectPlan *plan, const char *nam
 extern bool ddl_is_fixed(const ProtectPlan *plan, const char *name);
 extern bool ddl_mentions_carrier(Node *node, void *context);
 extern bool ddl_names_carrier(const ProtectPlan *plan, List *names);
+extern bool ddl_constrains_carrier(const ProtectPlan *plan, const Constraint *constraint);
 extern bool ddl_is_own_constraint(const ProtectPlan *plan, const char *name);
 
 /* ddl_alter.c */
@@ -35,7 +36,9 @@ extern void ddl_index_before(IndexStmt *stmt);
 extern void ddl_trigger_before(CreateTrigStmt *stmt, DdlChange *change);
 extern void ddl_statistics_before(CreateStatsStmt *stmt);
 extern void ddl_publication_before(List *objects);
-extern void ddl_create_before(CreateStmt *stmt, DdlChange *change);
 extern void ddl_drop_before(DropStmt *stmt);
+
+/* ddl_create.c */
+extern void ddl_create_before(CreateStmt *stmt, DdlChange *change);
 
 #endif							/* ENVELOPE_DDL_H */

@@ -41,12 +41,7 @@ check_constraint(ProtectPlan *plan, Constraint *constraint)
 			constraint->keys = list_make1(makeString(column->sidecar));
 		return;
 	}
-	if (ddl_names_carrier(plan, constraint->keys) ||
-		ddl_names_carrier(plan, constraint->including) ||
-		ddl_names_carrier(plan, constraint->fk_attrs) ||
-		ddl_mentions_carrier(constraint->raw_expr, plan) ||
-		ddl_mentions_carrier((Node *) constraint->exclusions, plan) ||
-		ddl_mentions_carrier(constraint->where_clause, plan))
+	if (ddl_constrains_carrier(plan, constraint))
 		ddl_refuse(plan, "add a constraint on a protected column to", NULL);
 }
 
@@ -160,6 +155,8 @@ check_command(DdlChange *change, AlterTableCmd *command)
 	bool		fixed = ddl_is_fixed(plan, command->name);
 	bool		is_tenant = command->name && strcmp(command->name, plan->tenant) == 0;
 
+	if (alter_sets_expression(command) && ddl_mentions_carrier(command->def, plan))
+		ddl_refuse(plan, "generate a column from a protected column of", NULL);
 	switch (command->subtype)
 	{
 		case AT_DropColumn:

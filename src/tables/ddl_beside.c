@@ -1,8 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * ddl_beside.c
- *	  Objects beside a protected table: indexes, triggers, statistics, publications
- *	  and tables like it.
+ *	  Objects beside a protected table: indexes, triggers, statistics, publications.
  *
  *-------------------------------------------------------------------------
  */
@@ -145,47 +144,6 @@ ddl_publication_before(List *objects)
 							plan->name),
 					 errdetail("A row filter would look at the null that is stored in it, and a column list would send that."),
 					 errhint("Publish the table without a list, or name the columns that hold what is sealed in place of it.")));
-	}
-}
-
-/* CREATE TABLE ... LIKE, INHERITS */
-void
-ddl_create_before(CreateStmt *stmt, DdlChange *change)
-{
-	ListCell   *cell;
-
-	foreach(cell, stmt->tableElts)
-	{
-		TableLikeClause *like = lfirst(cell);
-		Oid			relid;
-
-		if (!IsA(like, TableLikeClause))
-			continue;
-		relid = RangeVarGetRelid(like->relation, NoLock, true);
-		if (!OidIsValid(relid) || protection_of(relid) == NULL)
-			continue;
-		if ((like->options & CREATE_TABLE_LIKE_CONSTRAINTS) == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("a table like protected table \"%s\" would not be protected",
-							like->relation->relname),
-					 errhint("Add INCLUDING CONSTRAINTS, which makes it a protected one, or name the columns instead.")));
-		change->plan = ddl_plan_of(like->relation);
-		if (change->plan == NULL)
-			ereport(ERROR,
-					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("must be owner of protected table \"%s\" to make one like it",
-							like->relation->relname)));
-		change->created = stmt->relation;
-	}
-	if (stmt->partbound)
-		return;
-	foreach(cell, stmt->inhRelations)
-	{
-		ProtectPlan *plan = ddl_plan_of(lfirst(cell));
-
-		if (plan)
-			ddl_refuse(plan, "let another table inherit from", NULL);
 	}
 }
 

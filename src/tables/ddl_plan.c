@@ -139,6 +139,13 @@ ddl_mentions_carrier(Node *node, void *context)
 			ddl_column_called(plan, strVal(last)) != NULL || ddl_is_fixed(plan, strVal(last)) ||
 			strcmp(strVal(last), plan->name) == 0;
 	}
+	if (IsA(node, IndexElem))	/* of an exclusion constraint */
+	{
+		const char *name = ((IndexElem *) node)->name;
+
+		if (ddl_column_called(plan, name) != NULL || ddl_is_fixed(plan, name))
+			return true;
+	}
 	return raw_expression_tree_walker(node, ddl_mentions_carrier, context);
 }
 
@@ -153,6 +160,20 @@ ddl_names_carrier(const ProtectPlan *plan, List *names)
 			return true;
 	}
 	return false;
+}
+
+/* Does a constraint, other than NOT NULL, look at a protected column? */
+bool
+ddl_constrains_carrier(const ProtectPlan *plan, const Constraint *constraint)
+{
+	void	   *context = unconstify(ProtectPlan *, plan);
+
+	return ddl_names_carrier(plan, constraint->keys) ||
+		ddl_names_carrier(plan, constraint->including) ||
+		ddl_names_carrier(plan, constraint->fk_attrs) ||
+		ddl_mentions_carrier(constraint->raw_expr, context) ||
+		ddl_mentions_carrier((Node *) constraint->exclusions, context) ||
+		ddl_mentions_carrier(constraint->where_clause, context);
 }
 
 /* Is this a constraint that is ours? */
