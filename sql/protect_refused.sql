@@ -124,6 +124,30 @@ SELECT refused('{a}');
 SELECT message($$SELECT envelope_protect('heir', 'tenant_id', '{a}')$$);
 DROP TABLE heir;
 
+-- Partitions that are in another server
+CREATE FOREIGN DATA WRAPPER elsewhere;
+CREATE SERVER elsewhere FOREIGN DATA WRAPPER elsewhere;
+CREATE TABLE scattered (tenant_id text, a text) PARTITION BY LIST (tenant_id);
+CREATE TABLE scattered_1 PARTITION OF scattered FOR VALUES IN ('t1') PARTITION BY LIST (tenant_id);
+CREATE FOREIGN TABLE scattered_1a PARTITION OF scattered_1 DEFAULT SERVER elsewhere;
+SELECT message($$SELECT envelope_protect('scattered', 'tenant_id', '{a}')$$);
+ALTER TABLE scattered_1 DETACH PARTITION scattered_1a;
+SELECT envelope_protect('scattered', 'tenant_id', '{a}');
+ALTER TABLE scattered_1a ADD a__sealed bytea, ADD CONSTRAINT a__plain CHECK (a IS NULL), ADD CONSTRAINT a__sealed CHECK (envelope_is_sealed(a__sealed));
+SELECT message('ALTER TABLE scattered_1 ATTACH PARTITION scattered_1a DEFAULT');
+CREATE TABLE scattered_2 (tenant_id text, a text, a__sealed bytea, CONSTRAINT a__plain CHECK (a IS NULL), CONSTRAINT a__sealed CHECK (envelope_is_sealed(a__sealed))) PARTITION BY LIST (tenant_id);
+ALTER TABLE scattered_2 ATTACH PARTITION scattered_1a DEFAULT;
+SELECT message($$ALTER TABLE scattered ATTACH PARTITION scattered_2 FOR VALUES IN ('t2')$$);
+SELECT message('CREATE FOREIGN TABLE scattered_1b PARTITION OF scattered_1 DEFAULT SERVER elsewhere');
+CREATE TABLE gathered (tenant_id text, a text);
+SELECT envelope_protect('gathered', 'tenant_id', '{a}');
+SELECT message('CREATE FOREIGN TABLE gathered_1 () INHERITS (gathered) SERVER elsewhere');
+CREATE FOREIGN TABLE other_table (a text) SERVER elsewhere;
+DROP TABLE scattered, scattered_2, gathered;
+DROP FOREIGN TABLE other_table;
+DROP SERVER elsewhere;
+DROP FOREIGN DATA WRAPPER elsewhere;
+
 -- None of it has left anything; and it can be protected.
 \d refusals
 SELECT envelope_protect('refusals', 'tenant_id', '{a,b,c,n,f,j,ch,bo}', '{b,c}');

@@ -65,6 +65,7 @@ ddl_before(Node *stmt, DdlChange *change)
 				change->called = triggers_called();
 			break;
 		case T_CreateStmt:
+		case T_CreateForeignTableStmt:
 			ddl_create_before((CreateStmt *) stmt, change);
 			break;
 		case T_DropStmt:

@@ -90,9 +90,12 @@ is_same_column(const ProtectColumn *column, const ProtectColumn *other)
 		strcmp(column->term ? column->term : "", other->term ? other->term : "") == 0;
 }
 
-/* Refuse a trigger of a table that would be called after the one that seals. */
+/*
+ * Refuse a foreign table among what is to become a partition, and a trigger that
+ * would be called after the one that seals.
+ */
 static void
-check_trigger_names(const ProtectPlan *plan, Oid relid)
+check_attached(const ProtectPlan *plan, Oid relid)
 {
 	ListCell   *cell;
 
@@ -101,6 +104,8 @@ check_trigger_names(const ProtectPlan *plan, Oid relid)
 	{
 		Relation	rel = relation_open(lfirst_oid(cell), NoLock);
 
+		if (rel->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
+			ddl_refuse_foreign(plan);
 		for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
 		{
 			const Trigger *trigger = &rel->trigdesc->triggers[i];
@@ -128,7 +133,7 @@ attach_before(const ProtectPlan *plan, RangeVar *partition)
 	OwnerScope	scope;
 
 	if (OidIsValid(relid) && object_ownercheck(RelationRelationId, relid, GetUserId()))
-		check_trigger_names(plan, relid);
+		check_attached(plan, relid);
 	if (other == NULL)
 		return;
 	if (list_length(plan->columns) != list_length(other->columns) ||

@@ -131,7 +131,7 @@ check_table(CreateStmt *stmt, ProtectPlan *plan)
 	}
 }
 
-/* CREATE TABLE ... LIKE, INHERITS, PARTITION OF */
+/* CREATE TABLE ... LIKE, INHERITS, PARTITION OF; foreign tables too */
 void
 ddl_create_before(CreateStmt *stmt, DdlChange *change)
 {
@@ -168,6 +168,8 @@ ddl_create_before(CreateStmt *stmt, DdlChange *change)
 
 		if (plan && stmt->partbound == NULL)
 			ddl_refuse(plan, "let another table inherit from", NULL);
+		if (plan && IsA(stmt, CreateForeignTableStmt))
+			ddl_refuse_foreign(plan);
 		if (plan)
 			check_table(stmt, plan);
 	}

@@ -42,6 +42,15 @@ ddl_refuse_live(const ProtectPlan *plan)
 			 errhint("CALL envelope_protect_live again to finish it, or envelope_unprotect to go back.")));
 }
 
+void
+ddl_refuse_foreign(const ProtectPlan *plan)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+			 errmsg("cannot have a foreign table as a partition of protected table \"%s\"", plan->name),
+			 errdetail("Its rows are another server's to keep.")));
+}
+
 /*
  * Does the trigger of a table fit it?  Where it does not, as after a column was
  * renamed in a server without the module, statements pass that mend it.

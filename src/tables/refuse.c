@@ -157,6 +157,20 @@ apply_rule(const ProtectPlan *plan, const ProtectColumn *column, const ColumnRul
 		refuse(plan, column, psprintf(rule->detail, used_by), rule->hint);
 }
 
+/* A partition that is not in this database; NULL where all are */
+static char *
+foreign_partition(const ProtectPlan *plan)
+{
+	ListCell   *cell;
+
+	foreach(cell, plan->relids)
+	{
+		if (get_rel_relkind(lfirst_oid(cell)) == RELKIND_FOREIGN_TABLE)
+			return get_rel_name(lfirst_oid(cell));
+	}
+	return NULL;
+}
+
 /* Refuse (0A000, 42809) a table that cannot have protected columns. */
 void
 refuse_table(Relation rel, const ProtectPlan *plan)
@@ -189,6 +203,11 @@ refuse_table(Relation rel, const ProtectPlan *plan)
 	else if (IsCatalogNamespace(RelationGetNamespace(rel)) ||
 			 RelationGetNamespace(rel) == get_namespace_oid(ENVELOPE_SCHEMA, false))
 		reason = "It belongs to the server, or to this extension.";
+	else if (foreign_partition(plan))
+	{
+		reason = psprintf("Partition \"%s\" is a foreign table.", foreign_partition(plan));
+		hint = "Detach it: its rows are another server's to keep.";
+	}
 	if (reason)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

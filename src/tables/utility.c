@@ -76,6 +76,7 @@ is_of_interest(Node *stmt)
 		case T_CreateTrigStmt:
 		case T_CreateStatsStmt:
 		case T_CreateStmt:
+		case T_CreateForeignTableStmt:
 		case T_DropStmt:
 		case T_CreateTableAsStmt:
 		case T_RefreshMatViewStmt:
