@@ -93,6 +93,57 @@ refuse_not_valid(const ProtectPlan *plan, Oid relid)
 }
 
 /*
+ * Refuse (0A000) NOT NULL of a partition alone: the trigger's words, which keep it
+ * meanwhile, are the same in all partitions.
+ */
+static void
+refuse_not_null(const ProtectPlan *plan, Oid relid)
+{
+	ListCell   *cell;
+
+	foreach(cell, plan->columns)
+	{
+		ProtectColumn *column = lfirst(cell);
+
+		if (column->is_new && alter_is_not_null(relid, column->carrier) &&
+			!alter_is_not_null(plan->relid, column->carrier))
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("table \"%s\" cannot be protected live", plan->name),
+					 errdetail("Column \"%s\" is NOT NULL in partition \"%s\" alone.",
+							   column->carrier, get_rel_name(relid)),
+					 errhint("Make it NOT NULL in the whole table, or use envelope_protect.")));
+	}
+}
+
+static bool
+has_new_terms(const ProtectPlan *plan)
+{
+	ListCell   *cell;
+
+	foreach(cell, plan->columns)
+	{
+		ProtectColumn *column = lfirst(cell);
+
+		if (column->is_new && column->term)
+			return true;
+	}
+	return false;
+}
+
+/* Refuse (0A000) terms of a temporary table, which no other process can index. */
+static void
+refuse_temporary(const ProtectPlan *plan)
+{
+	if (get_rel_persistence(plan->relid) == RELPERSISTENCE_TEMP && has_new_terms(plan))
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("table \"%s\" cannot be protected live", plan->name),
+				 errdetail("It is temporary, and an index on terms is built by another process."),
+				 errhint("Use envelope_protect: no other session waits for it.")));
+}
+
+/*
  * The definition of the table: can it be protected so?  Between protect_begin
  * and protect_end.
  */
@@ -104,6 +155,7 @@ check_definition(ProtectPlan *plan)
 	term_index_check(plan);
 	refuse_columns(plan);
 	term_index_live_check(plan);
+	refuse_temporary(plan);
 
 	/* Every row will be updated: nothing may stand in the way of that. */
 	foreach(cell, plan->relids)
@@ -114,6 +166,7 @@ check_definition(ProtectPlan *plan)
 			CheckCmdReplicaIdentity(rel, CMD_UPDATE);
 		table_close(rel, NoLock);
 		refuse_not_valid(plan, lfirst_oid(cell));
+		refuse_not_null(plan, lfirst_oid(cell));
 	}
 }
 
@@ -246,21 +299,6 @@ start_sealing(ProtectPlan *plan)
 	}
 	alter_make_trigger(plan);
 	triggers_wrap(plan);
-}
-
-static bool
-has_new_terms(const ProtectPlan *plan)
-{
-	ListCell   *cell;
-
-	foreach(cell, plan->columns)
-	{
-		ProtectColumn *column = lfirst(cell);
-
-		if (column->is_new && column->term)
-			return true;
-	}
-	return false;
 }
 
 /* Steps 1 and 2 */

@@ -101,8 +101,9 @@ table_name(Oid relid)
 									  get_rel_name(relid));
 }
 
-static bool
-is_not_null(Oid relid, const char *column)
+/* Is a column of a table NOT NULL? */
+bool
+alter_is_not_null(Oid relid, const char *column)
 {
 	HeapTuple	tuple = SearchSysCacheAttName(relid, column);
 	bool		result;
@@ -169,7 +170,7 @@ alter_move_not_null(const ProtectPlan *plan, bool back)
 		 */
 		foreach(lc, plan->relids)
 		{
-			if (is_not_null(lfirst_oid(lc), from))
+			if (alter_is_not_null(lfirst_oid(lc), from))
 				statements = lcons(drop_not_null(lfirst_oid(lc), from, to), statements);
 		}
 	}
@@ -185,12 +186,19 @@ List *
 alter_drop_not_null(const ProtectPlan *plan, const ProtectColumn *column)
 {
 	char	   *name;
+	ListCell   *cell;
 
-	if (!is_not_null(plan->relid, column->carrier))
+	if (!alter_is_not_null(plan->relid, column->carrier))
 		return NIL;
 	name = not_null_name(plan->relid, column->carrier);
-	protect_execute(psprintf("ALTER TABLE %s ALTER COLUMN %s DROP NOT NULL",
-							 plan->table, quote_identifier(column->carrier)));
+	/* Since PostgreSQL 18 a partition may have said it for itself too. */
+	foreach(cell, plan->relids)
+	{
+		if (alter_is_not_null(lfirst_oid(cell), column->carrier))
+			protect_execute(psprintf("ALTER TABLE %s ALTER COLUMN %s DROP NOT NULL",
+									 table_name(lfirst_oid(cell)),
+									 quote_identifier(column->carrier)));
+	}
 	return list_make3(SEAL_ARG_NOT_NULL, column->carrier, name ? name : "");
 }
 

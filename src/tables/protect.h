@@ -112,6 +112,7 @@ extern void refuse_columns(const ProtectPlan *plan);
 /* alter.c */
 extern void alter_add_columns(const ProtectPlan *plan);
 extern void alter_drop_columns(const ProtectPlan *plan);
+extern bool alter_is_not_null(Oid relid, const char *column);
 extern void alter_move_not_null(const ProtectPlan *plan, bool back);
 extern void alter_add_checks(const ProtectPlan *plan, bool valid);
 extern List *alter_drop_not_null(const ProtectPlan *plan, const ProtectColumn *column);
