@@ -189,6 +189,31 @@ SELECT id FROM of_all WHERE email = 'user201@example.com' AND tenant_id = 't2' F
 SELECT v FROM of_all v WHERE email = 'user201@example.com' AND tenant_id = 't2';
 UPDATE of_all SET email = email WHERE email = 'user201@example.com' AND tenant_id = 't2' RETURNING id;
 UPDATE orders o SET amount = 0 FROM of_all v WHERE v.email = 'user200@example.com' AND v.tenant_id = 't1' AND o.id = v.id RETURNING v.id, v;
+-- So they are where views stand in what becomes a part of such a statement, and are
+-- queries of their own there
+CREATE VIEW sorted AS SELECT id, tenant_id, email FROM customers ORDER BY id;
+CREATE VIEW with_cte AS WITH c AS (SELECT 0 AS zero) SELECT id, tenant_id, email FROM customers WHERE id > (SELECT zero FROM c);
+CREATE VIEW inconstant AS SELECT id, tenant_id, email, random() FROM customers;
+CREATE VIEW nested AS SELECT * FROM of_all;
+CREATE FUNCTION answers(statement text) RETURNS TABLE (view text, answer text) LANGUAGE plpgsql AS $$
+BEGIN
+	FOREACH view IN ARRAY '{of_all,sorted,with_cte,inconstant,nested,invoker}'::text[] LOOP
+		BEGIN
+			EXECUTE replace(statement, 'VIEW', (SELECT format('(SELECT * FROM %s) AS v', CASE view WHEN 'invoker' THEN '(SELECT ''t1'' AS tenant_id, id, email FROM invoker) i' ELSE view END)));
+			GET DIAGNOSTICS answer = ROW_COUNT;
+		EXCEPTION WHEN OTHERS THEN
+			answer := SQLSTATE;
+		END;
+		RETURN NEXT;
+	END LOOP;
+END $$;
+SELECT * FROM answers($$SELECT o.id FROM orders o WHERE id IN (SELECT v.id FROM VIEW WHERE v.email = 'user200@example.com' AND v.tenant_id = 't1') FOR KEY SHARE$$);
+SELECT * FROM answers($$SELECT o.id FROM orders o, VIEW WHERE o.id = v.id AND v.email = 'user200@example.com' AND v.tenant_id = 't1' FOR UPDATE OF o$$);
+SELECT * FROM answers($$UPDATE orders o SET amount = 0 WHERE id IN (SELECT v.id FROM VIEW WHERE v.email = 'user200@example.com' AND v.tenant_id = 't1') RETURNING o.id$$);
+SELECT * FROM answers($$UPDATE orders o SET amount = 0 FROM VIEW WHERE o.id = v.id AND v.email = 'user200@example.com' AND v.tenant_id = 't1' RETURNING o.id$$);
+SELECT * FROM answers($$UPDATE orders o SET amount = 0 FROM VIEW WHERE o.email = v.email AND o.tenant_id = v.tenant_id AND o.id = 200 RETURNING o.id$$);
+SELECT * FROM answers($$DELETE FROM orders o WHERE EXISTS (SELECT FROM VIEW WHERE v.id = o.id AND v.email = 'nobody' AND v.tenant_id = 't1') RETURNING o.id$$);
+SELECT * FROM answers($$MERGE INTO orders o USING VIEW ON o.id = v.id AND v.email = 'user200@example.com' AND v.tenant_id = 't1' WHEN MATCHED THEN UPDATE SET amount = 1$$);
 ALTER POLICY tenant ON customers USING (tenant_id = (SELECT current_setting('app.tenant')));
 SET ROLE regress_app;
 SET app.tenant = 't2';

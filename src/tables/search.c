@@ -101,7 +101,7 @@ find_searchable(const Scope *scope, const Node *node, FoundColumn *found,
 		column_role(protection, found->attno, column) != COLUMN_CARRIER ||
 		(*column)->term == 0 || (*column)->clear ||
 		protection_is_ahead(protection) ||
-		!search_can_expose(scope->level->query, (const Var *) search_strip_relabel(node)))
+		!search_can_expose(scope->level, (const Var *) search_strip_relabel(node)))
 		return NULL;
 	return protection;
 }

@@ -14,6 +14,7 @@
 
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
 #include "optimizer/tlist.h"
 #include "parser/parsetree.h"
 
@@ -125,26 +126,49 @@ whole_row_walker(Node *node, void *context)
 	return expression_tree_walker(node, whole_row_walker, context);
 }
 
+/* Does a query lock rows, or look at some again that others have changed? */
+static bool
+marks_rows(const Query *query)
+{
+	return query->rowMarks != NIL || query->commandType == CMD_UPDATE ||
+		query->commandType == CMD_DELETE || query->commandType == CMD_MERGE;
+}
+
+/* Will a subquery become part of the query that it is in? */
+static bool
+is_pulled_up(const RangeTblEntry *rte)
+{
+	const Query *subquery = rte->subquery;
+
+	return !rte->security_barrier && subquery->limitCount == NULL &&
+		subquery->limitOffset == NULL && subquery->sortClause == NIL &&
+		subquery->cteList == NIL && subquery->rowMarks == NIL &&
+		!subquery->hasWindowFuncs && !subquery->hasTargetSRFs &&
+		!contain_volatile_functions((Node *) subquery->targetList);
+}
+
 /*
  * Will whole rows of this be asked for, to be locked or looked at again?  Those
- * of a view have its type, which has no further columns.
+ * of a view have its type, which has no further columns.  What is in a sublink or
+ * subquery may come to be in the query around it that does so (marked).
  */
 static bool
-rows_are_marked(const Query *query, const RangeTblEntry *rte)
+rows_are_marked(const Query *query, const RangeTblEntry *rte, bool marked)
 {
 	if (!OidIsValid(rte->relid))
 		return false;
-	return query->rowMarks != NIL ||
-		(query->commandType != CMD_SELECT &&
-		 (rte->security_barrier || rte->subquery->limitCount ||
-		  rte->subquery->limitOffset || rte->subquery->hasWindowFuncs ||
-		  rte->subquery->hasTargetSRFs));
+	return query->rowMarks != NIL || ((marked || marks_rows(query)) && !is_pulled_up(rte));
 }
 
 /* Can the columns behind a Var be reached, subqueries being given more? */
 bool
-search_can_expose(Query *query, const Var *var)
+search_can_expose(const QueryLevel *level, const Var *var)
 {
+	Query	   *query = level->query;
+	bool		marked = false;
+
+	for (const QueryLevel *outer = level->outer; outer; outer = outer->outer)
+		marked |= marks_rows(outer->query);
 	for (;;)
 	{
 		RangeTblEntry *rte = rt_fetch(var->varno, query->rtable);
@@ -153,9 +177,10 @@ search_can_expose(Query *query, const Var *var)
 		if (rte->rtekind == RTE_RELATION)
 			return true;
 		if (rte->rtekind == RTE_SUBQUERY &&
-			(rows_are_marked(query, rte) ||
+			(rows_are_marked(query, rte, marked) ||
 			 query_tree_walker(query, whole_row_walker, &sought, 0)))
 			return false;
+		marked |= marks_rows(query);
 		var = search_behind_var(rte, var, query, &query);
 		if (var == NULL)
 			return false;

@@ -24,7 +24,7 @@ extern bool search_find_column(Query *query, const Node *node, FoundColumn *foun
 extern bool search_same_table(const FoundColumn *a, const FoundColumn *b);
 extern Var *search_behind_var(const RangeTblEntry *rte, const Var *var, Query *query,
 							  Query **of);
-extern bool search_can_expose(Query *query, const Var *var);
+extern bool search_can_expose(const QueryLevel *level, const Var *var);
 extern Var *search_expose(Query *query, const Var *var, AttrNumber attno);
 
 #endif							/* ENVELOPE_SEARCH_COLUMN_H */
