@@ -76,6 +76,7 @@ OBJS = \
 	src/lifecycle/protect_live.o \
 	src/lifecycle/protect_live_rows.o \
 	src/lifecycle/rewrap.o \
+	src/lifecycle/rewrap_kek.o \
 	src/lifecycle/rotation.o \
 	src/lifecycle/steps.o \
 	src/lifecycle/sweep.o \

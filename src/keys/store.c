@@ -13,7 +13,11 @@
  */
 #include "postgres.h"
 
+#include "access/heapam.h"
 #include "access/htup_details.h"
+#include "access/multixact.h"
+#include "access/table.h"
+#include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_extension.h"
@@ -21,11 +25,14 @@
 #include "commands/extension.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "compat.h"
@@ -170,6 +177,54 @@ store_lock_kek(const char *name)
 
 	return store_execute("SELECT FROM envelope.keks WHERE name = $1 FOR KEY SHARE",
 						 lengthof(params), params) > 0;
+}
+
+/*
+ * The transactions that have the row of a KEK locked or changed, which those do who
+ * make keys under it, until they end: their xids, as a list of Oids.
+ */
+List *
+store_lockers_of_kek(const char *name)
+{
+	Relation	rel = table_open(catalog_relation("keks"), AccessShareLock);
+	AttrNumber	attno = get_attnum(RelationGetRelid(rel), "name");
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	List	   *result = NIL;
+	HeapTuple	tuple;
+
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		Buffer		buffer = ((HeapScanDesc) scan)->rs_cbuf;
+		bool		isnull;
+		Datum		value = heap_getattr(tuple, attno, RelationGetDescr(rel), &isnull);
+		TransactionId xmax;
+		uint16		infomask;
+
+		if (strcmp(TextDatumGetCString(value), name) != 0)
+			continue;
+		LockBuffer(buffer, BUFFER_LOCK_SHARE);
+		xmax = HeapTupleHeaderGetRawXmax(tuple->t_data);
+		infomask = tuple->t_data->t_infomask;
+		LockBuffer(buffer, BUFFER_LOCK_UNLOCK);
+		if (infomask & HEAP_XMAX_INVALID)
+			continue;
+		if (infomask & HEAP_XMAX_IS_MULTI)
+		{
+			MultiXactMember *members;
+			int			nmembers = GetMultiXactIdMembers(xmax, &members, false,
+														 HEAP_XMAX_IS_LOCKED_ONLY(infomask));
+
+			for (int i = 0; i < nmembers; i++)
+				result = lappend_oid(result, (Oid) members[i].xid);
+		}
+		else
+			result = lappend_oid(result, (Oid) xmax);
+	}
+	table_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+	return result;
 }
 
 /* A parameter that is an array of n elements */

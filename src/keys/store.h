@@ -39,6 +39,7 @@ typedef struct NewKey
 	uint8		key_check[KEY_CHECK_BYTES];
 } NewKey;
 
+extern List *store_lockers_of_kek(const char *name);
 extern Oid	relation_owner(Oid relid);
 extern void store_begin(OwnerScope *scope);
 extern void store_begin_as(OwnerScope *scope, Oid owner, int sec_flags);

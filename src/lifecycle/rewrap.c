@@ -9,12 +9,8 @@
  * only if the wrapping is still the one that was read, so that whoever has
  * destroyed or moved the key meanwhile is not overruled.
  *
- * A tenant's keys move in one transaction.  All keys under a KEK move in
- * batches, in the order of their ids, each a transaction of its own; the row in
- * envelope.rotations says how far it came, and the next call goes on there, or
- * begins again where keys have failed.  A key that the KMS refuses is named and
- * left alone, and the rotation then ends as incomplete; a KMS that does not
- * answer ends the call, not the rotation.
+ * A tenant's keys move in one transaction; all keys under a KEK in batches
+ * (rewrap_kek.c).
  *
  *-------------------------------------------------------------------------
  */
@@ -42,49 +38,6 @@
 #include "lifecycle/steps.h"
 #include "shmem.h"
 
-/* So many keys are re-wrapped by one transaction. */
-#define BATCH_KEYS 1000
-
-/*
- * Keys for which a KMS cannot be reached, while it can for others of the batch,
- * are tried again so often, after so long: longer than calls are refused where
- * too many have failed (kms/endpoint.c).
- */
-#define RETRY_ROUNDS 3
-#define RETRY_MS 2000
-
-/* How long to sleep between two looks whether others make keys */
-#define LOOK_MIN_MS 10
-#define LOOK_MAX_MS 500
-
-/* How often to tell of progress */
-#define NOTICE_MS 10000
-
-/* So many keys that failed are named; the rest is counted. */
-#define NAMED_FAILURES 10
-
-/* A key on its way */
-typedef struct Moving
-{
-	int64		key_id;
-	char	   *tenant;			/* UTF-8 */
-	bytea	   *before;			/* its wrapping */
-	bytea	   *after;
-	char	   *version;
-	KmsOutcome	outcome;
-	char	   *why;			/* it failed */
-} Moving;
-
-typedef struct Rewrap
-{
-	const char *kek;			/* NULL: whatever wraps them */
-	const KmsRequest *target;	/* what a request says of the new KEK */
-	MemoryContext context;
-	Moving	   *keys;
-	int			nkeys;
-	bool		again;			/* only those that were unreachable */
-} Rewrap;
-
 static bytea *
 make_bytea(const uint8 *bytes, int len)
 {
@@ -95,8 +48,8 @@ make_bytea(const uint8 *bytes, int len)
 	return value;
 }
 
-static bool
-fill_rewrap(int item, KmsRequest *request, void *arg)
+bool
+rewrap_fill(int item, KmsRequest *request, void *arg)
 {
 	Rewrap	   *rewrap = arg;
 	Moving	   *key = &rewrap->keys[item];
@@ -126,8 +79,8 @@ fill_rewrap(int item, KmsRequest *request, void *arg)
 	return true;
 }
 
-static void
-take_rewrapped(int item, const KmsReply *reply, void *arg)
+void
+rewrap_take(int item, const KmsReply *reply, void *arg)
 {
 	Rewrap	   *rewrap = arg;
 	Moving	   *key = &rewrap->keys[item];
@@ -148,8 +101,8 @@ take_rewrapped(int item, const KmsReply *reply, void *arg)
  * Replace the wrappings of keys that are still wrapped as they were, between
  * store_begin and store_end.  Returns how many were replaced.
  */
-static int
-store_rewrapped(const Rewrap *rewrap)
+int
+rewrap_store(const Rewrap *rewrap)
 {
 	int64	   *ids = palloc(sizeof(int64) * rewrap->nkeys);
 	bytea	  **before = palloc(sizeof(bytea *) * rewrap->nkeys);
@@ -183,8 +136,8 @@ store_rewrapped(const Rewrap *rewrap)
 }
 
 /* What a request says of a KEK, which is kept from being dropped; 42704. */
-static KmsRequest *
-lock_kek(const char *kek)
+const KmsRequest *
+rewrap_lock_kek(const char *kek)
 {
 	KmsRequest *request = palloc0(sizeof(KmsRequest));
 
@@ -196,8 +149,8 @@ lock_kek(const char *kek)
 }
 
 /* Take the keys that a query has found, whose first column is their id. */
-static void
-take_keys(Rewrap *rewrap, uint64 nkeys)
+void
+rewrap_keys(Rewrap *rewrap, uint64 nkeys)
 {
 	rewrap->nkeys = (int) nkeys;
 	rewrap->keys = MemoryContextAllocZero(rewrap->context, sizeof(Moving) * Max(nkeys, 1));
@@ -229,7 +182,7 @@ rewrap_tenant(const char *tenant, const char *kek)
 	store_refuse_serializable("move a tenant's keys");
 	store_begin(&scope);
 	rewrap.context = CurrentMemoryContext;
-	rewrap.target = lock_kek(kek);
+	rewrap.target = rewrap_lock_kek(kek);
 	if (store_execute("UPDATE envelope.tenants SET kek = $2"
 					  " WHERE tenant_id = $1 AND state <> 'destroyed'",
 					  lengthof(params), params) == 0)
@@ -246,8 +199,8 @@ rewrap_tenant(const char *tenant, const char *kek)
 								" AND $2 IS NOT NULL ORDER BY key_id FOR UPDATE",
 								lengthof(params), params);
 	} while (nlocked != nkeys);
-	take_keys(&rewrap, nkeys);
-	kms_call_many(rewrap.nkeys, fill_rewrap, take_rewrapped, &rewrap);
+	rewrap_keys(&rewrap, nkeys);
+	kms_call_many(rewrap.nkeys, rewrap_fill, rewrap_take, &rewrap);
 	for (int i = 0; i < rewrap.nkeys; i++)
 	{
 		if (rewrap.keys[i].outcome != KMS_OK)
@@ -259,323 +212,10 @@ rewrap_tenant(const char *tenant, const char *kek)
 			keyring_report(request, rewrap.keys[i].outcome, rewrap.keys[i].why);
 		}
 	}
-	nmoved = store_rewrapped(&rewrap);
+	nmoved = rewrap_store(&rewrap);
 	if (nmoved != rewrap.nkeys)
 		elog(ERROR, "a key of tenant \"%s\" could not be moved", tenant);
 	audit_record("tenant.set_kek", tenant, kek, NO_KEY, NULL);
 	store_end(&scope);
 	return nmoved;
-}
-
-/* Where a rotation of a KEK is */
-typedef struct KekRotation
-{
-	int64		id;
-	int64		last_key;
-	int64		moved;
-	int64		seen;
-	int64		estimated;		/* keys to come, when it began */
-	int64		failed;
-	StringInfoData failures;	/* the first of them */
-	TimestampTz told_at;
-} KekRotation;
-
-/*
- * The unfinished rotation from one KEK to the other, or a new one.  One in which
- * keys have failed tries all again that are still under the old KEK: it could not
- * tell otherwise whether it is complete.
- */
-static void
-begin_kek_rotation(KekRotation *rotation, const char *kek, const char *target)
-{
-	StoreParam	params[3] = {store_text(kek), store_text(target)};
-	OwnerScope	scope;
-	bool		isnull;
-
-	store_begin(&scope);
-	(void) lock_kek(target);
-	if (store_execute("SELECT rotation_id, CASE WHEN error IS NULL THEN coalesce(last_key, 0) ELSE 0 END,"
-					  " CASE WHEN error IS NULL OR $1 <> $2 THEN rows_reencrypted ELSE 0 END"
-					  " FROM envelope.rotations WHERE kind = 'kek' AND finished_at IS NULL"
-					  " AND kek = $1 AND new_kek = $2 ORDER BY rotation_id DESC LIMIT 1",
-					  2, params) > 0)
-	{
-		HeapTuple	row = SPI_tuptable->vals[0];
-		TupleDesc	desc = SPI_tuptable->tupdesc;
-
-		rotation->id = DatumGetInt64(SPI_getbinval(row, desc, 1, &isnull));
-		rotation->last_key = DatumGetInt64(SPI_getbinval(row, desc, 2, &isnull));
-		rotation->moved = DatumGetInt64(SPI_getbinval(row, desc, 3, &isnull));
-	}
-	params[2] = (StoreParam)
-	{
-		INT8OID, Int64GetDatum(rotation->last_key), false
-	};
-	(void) store_execute("SELECT count(*) FROM envelope.tenant_keys"
-						 " WHERE kek = $1 AND state <> 'destroyed' AND $2 IS NOT NULL"
-						 " AND key_id > $3", lengthof(params), params);
-	rotation->estimated = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0],
-													  SPI_tuptable->tupdesc, 1, &isnull));
-	(void) store_execute("UPDATE envelope.tenants SET kek = $2"
-						 " WHERE kek = $1 AND kek <> $2 AND state <> 'destroyed'",
-						 2, params);
-	if (rotation->id == 0)
-	{
-		rotation->id = progress_insert("kek", NULL, kek, target, "rewrap");
-		audit_record("kek.rotate", NULL, kek, NO_KEY,
-					 psprintf("{\"to\": \"%s\", \"rotation\": " INT64_FORMAT "}",
-							  target, rotation->id));
-	}
-	progress_phase(rotation->id, "rewrap", rotation->estimated);
-	store_end(&scope);
-	steps_commit();
-}
-
-/*
- * Have the keys of a batch re-wrapped, in transactions that hold nothing.
- */
-static void
-call_for_batch(Rewrap *rewrap)
-{
-	rewrap->again = false;
-	kms_call_many(rewrap->nkeys, fill_rewrap, take_rewrapped, rewrap);
-	for (int round = 0; round < RETRY_ROUNDS; round++)
-	{
-		int			nunreachable = 0;
-
-		for (int i = 0; i < rewrap->nkeys; i++)
-			nunreachable += rewrap->keys[i].outcome == KMS_UNREACHABLE;
-		if (nunreachable == 0 || nunreachable == rewrap->nkeys)
-			return;
-		steps_commit();
-		steps_sleep(RETRY_MS);
-		steps_commit();
-		rewrap->again = true;
-		kms_call_many(rewrap->nkeys, fill_rewrap, take_rewrapped, rewrap);
-	}
-}
-
-/* Name what failed; VE003 where nothing was answered at all. */
-static void
-note_failures(KekRotation *rotation, const Rewrap *rewrap)
-{
-	int			nunreachable = 0;
-	const char *why = NULL;
-
-	for (int i = 0; i < rewrap->nkeys; i++)
-	{
-		const Moving *key = &rewrap->keys[i];
-		size_t		len;
-
-		if (key->outcome == KMS_OK)
-			continue;
-		if (key->outcome == KMS_UNREACHABLE)
-		{
-			nunreachable++;
-			why = key->why;
-		}
-		if (rotation->failed++ >= NAMED_FAILURES)
-			continue;
-		len = strlen(key->tenant);
-		appendStringInfo(&rotation->failures, "%skey " INT64_FORMAT " of tenant \"%s\" is %s: %s",
-						 rotation->failures.len > 0 ? "\n" : "", key->key_id,
-						 utf8_to_server(key->tenant, &len),
-						 kms_outcome_name(key->outcome), key->why);
-	}
-	if (nunreachable > 0 && nunreachable == rewrap->nkeys)
-		ereport(ERROR,
-				(errcode(ERRCODE_ENVELOPE_UNREACHABLE),
-				 errmsg("the KMS could not be reached for the keys under KEK \"%s\"", rewrap->kek),
-				 errdetail("%s", why),
-				 errhint("Call again to go on.")));
-}
-
-/* Tell of progress, and now and then by a NOTICE. */
-static void
-tell_progress(KekRotation *rotation)
-{
-	TimestampTz now = GetCurrentTimestamp();
-
-	progress_tell(rotation->id, rotation->seen, rotation->moved, NULL, NULL);
-	if (!TimestampDifferenceExceeds(rotation->told_at, now, NOTICE_MS))
-		return;
-	rotation->told_at = now;
-	ereport(NOTICE,
-			(errmsg(INT64_FORMAT " of about " INT64_FORMAT " keys looked at, " INT64_FORMAT " re-wrapped",
-					rotation->seen, Max(rotation->estimated, rotation->seen), rotation->moved)));
-}
-
-/* Re-wrap the next batch; false where there is none. */
-static bool
-rewrap_batch(KekRotation *rotation, Rewrap *rewrap)
-{
-	MemoryContext batch = AllocSetContextCreate(CurrentMemoryContext, "envelope rewrap",
-												ALLOCSET_DEFAULT_SIZES);
-	StoreParam	params[3];
-	OwnerScope	scope;
-	bool		more;
-
-	rewrap->context = batch;
-	store_begin(&scope);
-	params[0] = store_text(rewrap->kek);
-	params[1] = (StoreParam)
-	{
-		INT8OID, Int64GetDatum(rotation->last_key), false
-	};
-	params[2] = (StoreParam)
-	{
-		INT8OID, Int64GetDatum(BATCH_KEYS), false
-	};
-	take_keys(rewrap, store_execute("SELECT key_id FROM envelope.tenant_keys"
-									" WHERE kek = $1 AND key_id > $2 AND state <> 'destroyed'"
-									" ORDER BY key_id LIMIT $3", lengthof(params), params));
-	store_end(&scope);
-
-	more = rewrap->nkeys > 0;
-	if (more)
-	{
-		call_for_batch(rewrap);
-		note_failures(rotation, rewrap);
-		rotation->last_key = rewrap->keys[rewrap->nkeys - 1].key_id;
-		rotation->seen += rewrap->nkeys;
-
-		store_begin(&scope);
-		rotation->moved += store_rewrapped(rewrap);
-		params[0] = (StoreParam)
-		{
-			INT8OID, Int64GetDatum(rotation->id), false
-		};
-		params[1] = (StoreParam)
-		{
-			INT8OID, Int64GetDatum(rotation->last_key), false
-		};
-		params[2] = store_text(rotation->failed > 0 ? rotation->failures.data : NULL);
-		(void) store_execute("UPDATE envelope.rotations SET last_key = $2, error = $3"
-							 " WHERE rotation_id = $1", lengthof(params), params);
-		store_end(&scope);
-		tell_progress(rotation);
-	}
-	steps_commit();
-	MemoryContextDelete(batch);
-	return more;
-}
-
-/*
- * Whoever makes keys under a KEK has its row locked FOR KEY SHARE until they are
- * committed.  Is there nobody?
- */
-static bool
-nobody_makes_keys(const char *kek)
-{
-	StoreParam	params[] = {store_text(kek)};
-	OwnerScope	scope;
-	bool		result;
-
-	store_begin(&scope);
-	result = store_execute("SELECT FROM envelope.keks WHERE name = $1 FOR UPDATE SKIP LOCKED",
-						   lengthof(params), params) > 0 ||
-		store_execute("SELECT FROM envelope.keks WHERE name = $1",
-					  lengthof(params), params) == 0;
-	store_end(&scope);
-	return result;
-}
-
-/*
- * Wait until no key is under a KEK that is not committed yet: such a one was not
- * seen, and the rotation could not tell whether it is complete.
- */
-static void
-await_new_keys(const KekRotation *rotation, const char *kek)
-{
-	long		ms = LOOK_MIN_MS;
-
-	while (!nobody_makes_keys(kek))
-	{
-		if (ms > LOOK_MIN_MS)
-			progress_tell(rotation->id, rotation->seen, rotation->moved, NULL,
-						  "transactions that make keys");
-		steps_commit();
-		steps_sleep(ms);
-		ms = Min(ms * 2, LOOK_MAX_MS);
-		steps_commit();
-	}
-	steps_commit();
-}
-
-/* How many keys are still under a KEK */
-static int64
-count_keys_under(const char *kek)
-{
-	StoreParam	params[] = {store_text(kek)};
-	OwnerScope	scope;
-	bool		isnull;
-	int64		nkeys;
-
-	store_begin(&scope);
-	(void) store_execute("SELECT count(*) FROM envelope.tenant_keys"
-						 " WHERE kek = $1 AND state <> 'destroyed'",
-						 lengthof(params), params);
-	nkeys = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
-										1, &isnull));
-	store_end(&scope);
-	return nkeys;
-}
-
-/* The end: complete or not, said and recorded. */
-static bool
-finish_kek_rotation(KekRotation *rotation, const char *kek, const char *target)
-{
-	int64		nleft = strcmp(kek, target) == 0 ? rotation->failed : count_keys_under(kek);
-	OwnerScope	scope;
-
-	store_begin(&scope);
-	progress_finish(rotation->id, nleft == 0 ? "done" : "incomplete", NULL,
-					rotation->failures.len > 0 ? rotation->failures.data : NULL);
-	audit_record(nleft == 0 ? "kek.rotated" : "kek.rotated_in_part", NULL, kek, NO_KEY,
-				 psprintf("{\"to\": \"%s\", \"moved\": " INT64_FORMAT ", \"left\": " INT64_FORMAT "}",
-						  target, rotation->moved, nleft));
-	store_end(&scope);
-	steps_commit();
-	if (nleft > 0)
-		ereport(WARNING,
-				(errmsg("the rotation is not complete: " INT64_FORMAT " keys are still wrapped as they were",
-						nleft),
-				 rotation->failures.len > 0 ? errdetail("%s", rotation->failures.data) : 0,
-				 errhint("Mend the cause and call again.")));
-	return nleft == 0;
-}
-
-/*
- * Re-wrap all keys under a KEK under another one, or under its own newest
- * version, from steps_begin on.  True where all of them could be.
- */
-bool
-rewrap_kek(const char *kek, const char *target)
-{
-	KekRotation rotation = {0};
-	Rewrap		rewrap = {kek};
-	KmsRequest *target_request = palloc0(sizeof(KmsRequest));
-	bool		complete;
-
-	shmem_require();
-	initStringInfo(&rotation.failures);
-	rotation.told_at = GetCurrentTimestamp();
-	if (!catalog_read_kek(kek, target_request) || !catalog_read_kek(target, target_request))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_OBJECT),
-				 errmsg("KEK \"%s\" does not exist",
-						catalog_read_kek(kek, target_request) ? target : kek)));
-	rewrap.target = target_request;
-	if (!steps_lock_kek(kek))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("KEK \"%s\" is being rotated by another session", kek),
-				 errhint("See the view envelope.rotation_progress.")));
-	begin_kek_rotation(&rotation, kek, target);
-	while (rewrap_batch(&rotation, &rewrap))
-		;
-	await_new_keys(&rotation, kek);
-	complete = finish_kek_rotation(&rotation, kek, target);
-	steps_unlock_kek(kek);
-	return complete;
 }

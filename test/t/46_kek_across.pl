@@ -16,6 +16,7 @@ use Test::More;
 
 my $fs = fault_server();
 my $bao = start_bao();
+my $folder = PostgreSQL::Test::Utils::tempdir;
 my $host = "127.0.0.1:$bao->{port}";
 bao($bao, 'POST', 'transit/keys/all', { derived => \1 });
 my %env = (AWS_ENDPOINT_URL_KMS => $fs->url('kms', 'https'), AWS_ACCESS_KEY_ID => 'AKIDENVELOPETEST', AWS_SECRET_ACCESS_KEY => 'secret/of+the=test');
@@ -122,29 +123,45 @@ ok(eventually(sub { $server->safe_psql('postgres', q{SELECT count(*) FROM envelo
 like($mover->query("BEGIN; SELECT envelope_set_tenant_kek('$moved', 'third')"), qr/^[23]$/, 'a session moves a tenant, and does not commit');
 ok(eventually(sub { $server->safe_psql('postgres', "SELECT count(*) FROM pg_locks WHERE pid = $rotator->{pid} AND NOT granted") }), 'the rotation waits for it');
 like(sqlstate($server, q{SET envelope.kms_timeout = '60s'; SELECT envelope_create_tenant('late', 'platform')}), qr/^\d+$/, 'another tenant is made');
+my $maker = Envelope::Session->new($server);
+like($maker->query(q{SET envelope.kms_timeout = '60s'; BEGIN; SELECT envelope_create_tenant('last', 'platform')}), qr/^\d+$/, 'one more is, and not committed');
 $mover->query('COMMIT');
 set_faults($server, '');
-is($rotator->wait, '', 'the rotation ends');
+my $waits_for_maker = sub { $server->safe_psql('postgres', q{SELECT waits_for FROM envelope.rotation_progress WHERE kind = 'kek' AND running}) eq "process $maker->{pid}" };
+ok(eventually($waits_for_maker), 'the rotation waits for it, and says so');
+$maker->query('COMMIT');
+is($rotator->wait, '', 'then it ends');
 $_->quit for $mover, $rotator;
 is($server->safe_psql('postgres', "SELECT string_agg(DISTINCT kek, ' ') FROM envelope.tenant_keys WHERE tenant_id = '$moved'"), 'third', 'the tenant is where it was moved');
 is($server->safe_psql('postgres', "SELECT kek FROM envelope.tenants WHERE tenant_id = '$moved'"), 'third', 'so are its keys to come');
 my $tells = q{SELECT phase || ' ' || (SELECT count(*) FROM envelope.tenant_keys WHERE kek = 'platform') FROM envelope.rotations WHERE kind = 'kek' ORDER BY rotation_id DESC LIMIT 1};
-like($server->safe_psql('postgres', $tells), qr/^(done 0|incomplete [12])$/, 'and whether a key was left is said');
+like($server->safe_psql('postgres', $tells), qr/^incomplete [2-4]$/, 'and says that keys were left');
 is($server->safe_psql('postgres', q{SELECT envelope_decrypt('late', envelope_encrypt('late', 'x'))}), 'x', 'the tenant that was made has its keys');
 
-# One that is made meanwhile, and committed only after all others have moved
-is(sqlstate($server, q{CALL envelope_rotate_kek('platform', 'aws')}), '', 'whatever was left moves');
+# One that was begun before the rotation is waited for, and its key moves too.
+is(sqlstate($server, q{CALL envelope_rotate_kek('platform', 'aws')}), '', 'called again it moves what was left');
 is($server->safe_psql('postgres', $tells), 'done 0', 'all of it');
-$_ = Envelope::Session->new($server) for $mover, $rotator;
-like($mover->query(q{BEGIN; SELECT envelope_create_tenant('later', 'platform')}), qr/^\d+$/, 'a tenant is made, and not committed');
+$rotator = Envelope::Session->new($server);
+like($maker->query(q{BEGIN; SELECT envelope_create_tenant('later', 'platform')}), qr/^\d+$/, 'a tenant is made, and not committed');
 $rotator->send(q{CALL envelope_rotate_kek('platform', 'aws')});
-ok(eventually(sub { $server->safe_psql('postgres', q{SELECT waits_for FROM envelope.rotation_progress WHERE kind = 'kek' AND running}) eq 'transactions that make keys' }), 'the rotation waits for it, and says so');
-$mover->query('COMMIT');
-is($rotator->wait, '', 'then it ends');
-is($server->safe_psql('postgres', $tells), 'incomplete 2', 'and says that keys were left');
-is(sqlstate($server, q{CALL envelope_rotate_kek('platform', 'aws')}), '', 'which move');
-is($server->safe_psql('postgres', $tells), 'done 0', 'when it is called again');
-$_->quit for $mover, $rotator;
+ok(eventually($waits_for_maker), 'a rotation waits for it');
+my $newcomer = Envelope::Session->new($server);
+$newcomer->query(q{BEGIN; SELECT envelope_create_tenant('newcomer', 'third')});
+$maker->query('COMMIT');
+is($rotator->wait, '', 'and ends');
+is($server->safe_psql('postgres', $tells), 'done 0', 'with all keys moved');
+is($server->safe_psql('postgres', q{SELECT kek FROM envelope.tenants WHERE tenant_id = 'later'}), 'aws', 'as are keys to come');
+$newcomer->query('COMMIT');
+
+# So it is where the KEK has a newer version.
+like($maker->query(q{BEGIN; SELECT envelope_create_tenant('older', 'platform')}), qr/^\d+$/, 'a tenant is made under the first version of a KEK');
+link make_kek("$folder/next", 'platform'), "$server->{keks}/platform.2.key" or die $!;
+$rotator->send(q{CALL envelope_rotate_kek('platform')});
+ok(eventually($waits_for_maker), 'a rotation to the newest waits for it');
+$maker->query('COMMIT');
+is($rotator->wait, '', 'and ends');
+is($server->safe_psql('postgres', q{SELECT string_agg(k, ' ') FROM envelope.status, jsonb_object_keys(keys_by_version) k WHERE kek = 'platform'}), '2', 'no key is left under the first');
+$_->quit for $maker, $rotator, $newcomer;
 
 is($server->safe_psql('postgres', $rows), $rows_before, 'no row of data has another version');
 my $end = $server->lsn('flush');
