@@ -66,6 +66,10 @@ CALL envelope_protect_live('parted', 'tenant_id', '{email}', '{email}');
 DROP TABLE parted_1_email__term_idx;
 CREATE UNIQUE INDEX ON parted (tenant_id, email);
 CALL envelope_protect_live('parted', 'tenant_id', '{email,note}');
+DROP INDEX parted_tenant_id_email_idx;
+ALTER TABLE parted_1 ADD CONSTRAINT of_one UNIQUE (tenant_id, email);
+CREATE UNIQUE INDEX ON parted (tenant_id, email);
+SELECT message($$SELECT envelope_protect('parted', 'tenant_id', '{email}')$$);
 CREATE TABLE parted_2 PARTITION OF parted (note NOT NULL) FOR VALUES IN ('t2');
 CALL envelope_protect_live('parted', 'tenant_id', '{note}');
 CREATE TEMPORARY TABLE fleeting (tenant_id text, email text, note text);
@@ -274,13 +278,17 @@ ALTER TABLE parted_2b DROP COLUMN gone;
 ALTER TABLE parted_2 ATTACH PARTITION parted_2b FOR VALUES WITH (MODULUS 2, REMAINDER 1);
 CREATE INDEX emails ON parted USING hash (email);
 CREATE INDEX by_note ON parted (tenant_id, note) WITH (fillfactor = 70);
-CREATE INDEX some_notes ON parted (note) WHERE id > 0;
+SET allow_in_place_tablespaces = on;
+CREATE TABLESPACE elsewhere LOCATION '';
+CREATE INDEX ON parted_2 (note) WITH (fillfactor = 60) WHERE id > 0;
+CREATE INDEX some_notes ON parted (note) TABLESPACE elsewhere WHERE id > 0;
 ALTER INDEX parted_2b_tenant_id_note_idx RENAME TO "Notes of b";
 COMMENT ON INDEX by_note IS 'notes';
 -- What a part has for itself, and parts that have each other's names
 COMMENT ON INDEX "Notes of b" IS 'notes of b';
 ALTER INDEX parted_2a_tenant_id_note_idx SET (fillfactor = 33);
 ALTER INDEX "Notes of b" RESET (fillfactor);
+ALTER INDEX parted_2a_note_idx SET TABLESPACE elsewhere;
 ALTER TABLE parted_1 CLUSTER ON parted_1_tenant_id_note_idx;
 ALTER INDEX parted_1_email_idx RENAME TO between;
 ALTER INDEX parted_2_email_idx RENAME TO parted_1_email_idx;
@@ -289,8 +297,8 @@ ALTER INDEX between RENAME TO parted_2a_email_idx;
 INSERT INTO parted SELECT i, 't' || 1 + i % 2, 'user' || i, 'note ' || i % 20, 'tag ' || i % 30 FROM generate_series(1, 600) i;
 ANALYZE parted;
 CREATE FUNCTION indexes() RETURNS TABLE (part text, of text, index text) LANGUAGE sql AS $$
-	SELECT i.indexrelid::regclass::text, h.inhparent::regclass::text, concat_ws(' ', i.indisvalid, i.indisclustered, pg_get_indexdef(i.indexrelid), obj_description(i.indexrelid))
-	FROM pg_index i LEFT JOIN pg_inherits h ON h.inhrelid = i.indexrelid WHERE i.indrelid IN (SELECT relid FROM pg_partition_tree('parted')) ORDER BY 1 $$;
+	SELECT i.indexrelid::regclass::text, h.inhparent::regclass::text, concat_ws(' ', i.indisvalid, i.indisclustered, (SELECT spcname FROM pg_tablespace s JOIN pg_class c ON s.oid = reltablespace WHERE c.oid = i.indexrelid), CASE relkind WHEN 'i' THEN pg_get_indexdef(i.indexrelid) ELSE regexp_replace(pg_get_indexdef(i.indexrelid), ' WITH \(.*?\)', '') END, obj_description(i.indexrelid))
+	FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid LEFT JOIN pg_inherits h ON h.inhrelid = i.indexrelid WHERE i.indrelid IN (SELECT relid FROM pg_partition_tree('parted')) ORDER BY 1 $$;
 CREATE TABLE indexes_before AS SELECT * FROM indexes();
 CREATE TRIGGER stop BEFORE UPDATE ON parted_2b FOR EACH ROW EXECUTE FUNCTION stop('email__plain', 'yes');
 ALTER TABLE parted_2b ENABLE ALWAYS TRIGGER stop;
@@ -323,6 +331,7 @@ SELECT * FROM indexes() EXCEPT SELECT * FROM indexes_before;
 SELECT * FROM indexes_before EXCEPT SELECT * FROM indexes();
 DROP FUNCTION indexes;
 DROP TABLE parted, indexes_before, members, twin, members_before, statements;
+DROP TABLESPACE elsewhere;
 DROP FUNCTION stop, stored_rows, roughly, plan, try, definition;
 SELECT envelope_revoke('live_owner', 'admin');
 DROP OWNED BY live_owner;

@@ -59,7 +59,8 @@ typedef struct MovedPart
 	char	   *comment;		/* NULL where it has none */
 	char	   *tablespace;		/* NULL for the default */
 	bool		is_clustered;
-}			MovedPart;
+	bool		has_parts;		/* it is of a partition with partitions */
+} MovedPart;
 
 /* An index that is to be made again with other columns */
 typedef struct MovedIndex
@@ -131,10 +132,10 @@ extern List *term_index_drop(const ProtectPlan *plan, bool back);
 extern void term_index_make(const ProtectPlan *plan, List *moved, bool back);
 extern void term_index_drop_moved(const MovedIndex *moved);
 extern IndexStmt *term_index_statement(const ProtectPlan *plan, const MovedIndex *moved,
-									   const MovedPart * part);
+									   const MovedPart *part);
 extern IndexStmt *term_index_own_statement(const ProtectPlan *plan, const ProtectColumn *column,
 										   const char *name);
-extern MovedPart * term_index_part_of(List *parts, Oid relid);
+extern MovedPart *term_index_part_of(List *parts, Oid relid);
 extern void term_index_describe(const MovedIndex *moved);
 extern void term_index_describe_own(const ProtectPlan *plan, const char *name);
 

@@ -21,9 +21,12 @@
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/dependency.h"
+#include "catalog/partition.h"
 #include "catalog/pg_am.h"
 #include "commands/defrem.h"
+#include "commands/tablespace.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "optimizer/optimizer.h"
 #include "parser/parser.h"
@@ -98,6 +101,11 @@ check_index(IndexedColumn *at, Relation index)
 		return;
 	if (form->indisexclusion)
 		refuse(at, index, "belongs to an exclusion constraint", "Drop the constraint.");
+	if (index->rd_rel->relispartition &&
+		OidIsValid(get_index_constraint(RelationGetRelid(index))) &&
+		!OidIsValid(get_index_constraint(get_partition_parent(RelationGetRelid(index), false))))
+		refuse(at, index, "is that of a constraint, and part of an index that is none",
+			   "Drop the constraint, or make it one of the whole table.");
 	if (form->indisreplident)
 		refuse(at, index, "is the table's replica identity",
 			   "Choose another with ALTER TABLE ... REPLICA IDENTITY.");
@@ -232,7 +240,7 @@ list_parts(Oid index, bool is_constraint)
 	List	   *parts = NIL;
 
 	protect_execute(psprintf("SELECT i.indrelid, c.relname, pg_catalog.pg_get_indexdef(c.oid), "
-							 OPTIONS_OF_C ", %s, s.spcname, i.indisclustered"
+							 OPTIONS_OF_C ", %s, s.spcname, i.indisclustered, c.relkind = 'I'"
 							 " FROM pg_catalog.pg_partition_tree(%u) t"
 							 " JOIN pg_catalog.pg_class c ON c.oid = t.relid"
 							 " JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid"
@@ -255,6 +263,7 @@ list_parts(Oid index, bool is_constraint)
 		part->comment = SPI_getvalue(tuple, desc, 5);
 		part->tablespace = SPI_getvalue(tuple, desc, 6);
 		part->is_clustered = strcmp(SPI_getvalue(tuple, desc, 7), "t") == 0;
+		part->has_parts = strcmp(SPI_getvalue(tuple, desc, 8), "t") == 0;
 		parts = lappend(parts, part);
 	}
 	return parts;
@@ -367,7 +376,7 @@ move_index_columns(const ProtectPlan *plan, IndexStmt *stmt, char *tablespace, b
 
 /* A statement that makes an index on terms in place of another, or of a part of it */
 IndexStmt *
-term_index_statement(const ProtectPlan *plan, const MovedIndex *moved, const MovedPart * part)
+term_index_statement(const ProtectPlan *plan, const MovedIndex *moved, const MovedPart *part)
 {
 	IndexStmt  *stmt = castNode(IndexStmt, parse(part ? part->index_definition :
 												 moved->index_definition));
@@ -408,7 +417,7 @@ term_index_part_of(List *parts, Oid relid)
 }
 
 static void
-rename_part(const MovedPart * part, const char *from, const char *to)
+rename_part(const MovedPart *part, const char *from, const char *to)
 {
 	protect_execute(psprintf("ALTER INDEX %s RENAME TO %s",
 							 quote_qualified_identifier(get_namespace_name(get_rel_namespace(part->relid)), from),
@@ -421,26 +430,50 @@ same_text(const char *a, const char *b)
 	return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
 }
 
-/* Give a part of an index that was made again what the old one had for itself. */
+/*
+ * Give a part of an index that was made again the options that the old one had.
+ * PostgreSQL cannot give an index any that has parts itself: it keeps those of the
+ * index it is a part of.
+ */
 static void
-describe_part(const MovedIndex *moved, const MovedPart * was, const MovedPart * is)
+set_options(const char *index, const MovedPart *was, const MovedPart *is)
 {
-	char	   *index = quote_qualified_identifier(get_namespace_name(get_rel_namespace(was->relid)),
-												   was->name);
-	char	   *table = table_name(was->relid);
-	bool		same = same_text(was->options, is->options);
-
-	if (is->options && !same)
+	if (is->has_parts || same_text(was->options, is->options))
+		return;
+	if (is->options)
 		protect_execute(psprintf("ALTER INDEX %s RESET (%s)", index,
 								 protect_query(psprintf("SELECT pg_catalog.string_agg(pg_catalog.quote_ident(o.option_name), ', ')"
 														" FROM pg_catalog.pg_class c, pg_catalog.pg_options_to_table(c.reloptions) o"
 														" WHERE c.oid = %s::pg_catalog.regclass",
 														quote_literal_cstr(index)))));
-	if (was->options && !same)
+	if (was->options)
 		protect_execute(psprintf("ALTER INDEX %s SET (%s)", index, was->options));
-	if (was->tablespace && !same_text(was->tablespace, is->tablespace))
-		protect_execute(psprintf("ALTER INDEX %s SET TABLESPACE %s", index,
-								 quote_identifier(was->tablespace)));
+}
+
+/* The same for its tablespace */
+static void
+set_tablespace(const char *index, const MovedPart *was, const MovedPart *is)
+{
+	char	   *tablespace = was->tablespace;
+
+	if (same_text(was->tablespace, is->tablespace))
+		return;
+	if (tablespace == NULL)
+		tablespace = get_tablespace_name(MyDatabaseTableSpace);
+	protect_execute(psprintf("ALTER INDEX %s SET TABLESPACE %s", index,
+							 quote_identifier(tablespace)));
+}
+
+/* Give a part of an index that was made again what the old one had for itself. */
+static void
+describe_part(const MovedIndex *moved, const MovedPart *was, const MovedPart *is)
+{
+	char	   *index = quote_qualified_identifier(get_namespace_name(get_rel_namespace(was->relid)),
+												   was->name);
+	char	   *table = table_name(was->relid);
+
+	set_options(index, was, is);
+	set_tablespace(index, was, is);
 	if (was->comment)
 		protect_execute(moved->is_constraint ?
 						psprintf("COMMENT ON CONSTRAINT %s ON %s IS %s", quote_identifier(was->name),
