@@ -186,6 +186,39 @@ SELECT * FROM pieces_before EXCEPT SELECT * FROM not_null();
 DROP TABLE pieces, pieces_before;
 DROP FUNCTION not_null, tried;
 
+-- Where PostgreSQL finds a table of that name, it leaves it as it is, and so do we.
+CREATE ROLE regress_first;
+CREATE SCHEMA earlier;
+GRANT ALL ON SCHEMA earlier TO regress_first;
+CREATE TABLE earlier.model (tenant_id text, email text, day date) PARTITION BY RANGE (day);
+CREATE TABLE earlier.part PARTITION OF earlier.model DEFAULT;
+SELECT envelope_protect('earlier.model', 'tenant_id', '{email}');
+CREATE TABLE earlier.taken (LIKE earlier.model INCLUDING CONSTRAINTS);
+SET envelope.allow_drop_extension = on;
+DROP TRIGGER zzz_envelope_seal ON earlier.taken;
+RESET envelope.allow_drop_extension;
+ALTER TABLE earlier.taken OWNER TO regress_first;
+CREATE TABLE IF NOT EXISTS earlier.taken (LIKE earlier.model INCLUDING ALL);
+CREATE TABLE IF NOT EXISTS earlier.taken (LIKE earlier.model);
+CREATE TABLE IF NOT EXISTS earlier.taken () INHERITS (earlier.part);
+CREATE TABLE IF NOT EXISTS earlier.part PARTITION OF earlier.model (email CHECK (email <> '')) DEFAULT PARTITION BY LIST (email);
+SELECT tgname FROM pg_trigger WHERE tgrelid = 'earlier.taken'::regclass;
+-- It is the one that is made, not one that hides it.
+CREATE TEMPORARY TABLE alike (tenant_id text, email text, email__sealed bytea);
+SET search_path = earlier, public;
+CREATE TABLE IF NOT EXISTS alike (LIKE model INCLUDING CONSTRAINTS);
+SELECT message('ALTER TABLE model DETACH PARTITION alike') AS no_part, message('ALTER TABLE model DETACH PARTITION nope') AS nothing;
+RESET search_path;
+SELECT relation, column_name FROM envelope.protected_columns WHERE relation::text ~ 'alike' ORDER BY 1;
+-- A partition that is another's stays protected when it is one no more.
+ALTER TABLE earlier.part OWNER TO regress_first;
+ALTER TABLE earlier.model DETACH PARTITION earlier.part;
+SELECT relation, column_name FROM envelope.protected_columns WHERE relation = 'earlier.part'::regclass;
+DROP TABLE earlier.model, earlier.part, earlier.taken, earlier.alike, alike;
+DROP OWNED BY regress_first;
+DROP ROLE regress_first;
+DROP SCHEMA earlier;
+
 -- Who gets a protected table gets what changing it needs.
 CREATE ROLE regress_first;
 CREATE ROLE regress_second_owner;

@@ -142,6 +142,7 @@ SELECT message('CREATE FOREIGN TABLE scattered_1b PARTITION OF scattered_1 DEFAU
 CREATE TABLE gathered (tenant_id text, a text);
 SELECT envelope_protect('gathered', 'tenant_id', '{a}');
 SELECT message('CREATE FOREIGN TABLE gathered_1 () INHERITS (gathered) SERVER elsewhere');
+SELECT message('CREATE FOREIGN TABLE gathered_1 (LIKE gathered INCLUDING ALL) SERVER elsewhere') AS alike, outcome('CREATE FOREIGN TABLE gathered_1 (LIKE gathered) SERVER elsewhere') AS in_part;
 CREATE FOREIGN TABLE other_table (a text) SERVER elsewhere;
 DROP TABLE scattered, scattered_2, gathered;
 DROP FOREIGN TABLE other_table;

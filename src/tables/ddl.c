@@ -22,10 +22,14 @@
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 
+#include "compat.h"
 #include "keys/store.h"
 #include "tables/ddl.h"
 #include "tables/protection.h"
@@ -101,15 +105,36 @@ rename_with_column(ProtectPlan *plan, ProtectColumn *column, char *new_name)
 }
 
 /*
+ * Has the statement made this table?  CREATE TABLE IF NOT EXISTS leaves one that
+ * another session made meanwhile as it is, and whose that is does not matter.
+ */
+static bool
+is_new(Oid relid)
+{
+	Relation	rel = RelationIdGetRelation(relid);
+	bool		result = false;
+
+	if (RelationIsValid(rel))
+	{
+		result = rel->rd_createSubid == GetCurrentSubTransactionId() &&
+			object_ownercheck(RelationRelationId, relid, GetUserId());
+		RelationClose(rel);
+	}
+	return result;
+}
+
+/*
  * Put a plan's names on the table that was made like its own, or was part of it.
  */
 static void
 plan_created(DdlChange *change)
 {
-	Oid			relid = RangeVarGetRelid(change->created, NoLock, true);
+	RangeVar   *table = change->created ? change->created : change->detached;
+	Oid			relid = RangeVarGetRelid(table, NoLock, true);
 	ProtectPlan *plan = change->plan;
 
-	if (!OidIsValid(relid) || protection_of(relid) != NULL)
+	if (!OidIsValid(relid) || protection_of(relid) != NULL ||
+		(change->created && !is_new(relid)))
 	{
 		change->plan = NULL;
 		return;
@@ -136,7 +161,7 @@ ddl_after(DdlChange *change)
 	if (plan == NULL)
 		return;
 	CommandCounterIncrement();
-	if (change->created)
+	if (change->created || change->detached)
 		plan_created(change);
 	if (change->more_tables)
 		plan->relids = find_all_inheritors(plan->relid, NoLock, NULL);

@@ -18,7 +18,7 @@
 pg_noreturn extern void ddl_refuse(const ProtectPlan *plan, const char *what,
 								   const char *column);
 pg_noreturn extern void ddl_refuse_live(const ProtectPlan *plan);
-pg_noreturn extern void ddl_refuse_foreign(const ProtectPlan *plan);
+pg_noreturn extern void ddl_refuse_foreign(const char *as, const char *table);
 extern ProtectPlan *ddl_plan_for(RangeVar *relation, bool owned);
 extern ProtectPlan *ddl_plan_of(RangeVar *relation);
 extern ProtectColumn *ddl_column_called(const ProtectPlan *plan, const char *name);

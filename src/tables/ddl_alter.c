@@ -105,7 +105,7 @@ check_attached(const ProtectPlan *plan, Oid relid)
 		Relation	rel = relation_open(lfirst_oid(cell), NoLock);
 
 		if (rel->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
-			ddl_refuse_foreign(plan);
+			ddl_refuse_foreign("as a partition of", plan->name);
 		for (int i = 0; rel->trigdesc && i < rel->trigdesc->numtriggers; i++)
 		{
 			const Trigger *trigger = &rel->trigdesc->triggers[i];
@@ -218,7 +218,7 @@ check_command(DdlChange *change, AlterTableCmd *command)
 			/* It loses the triggers that it had from the table. */
 			if (((PartitionCmd *) command->def)->concurrent)
 				ddl_refuse(plan, "detach CONCURRENTLY a partition of", NULL);
-			change->created = ((PartitionCmd *) command->def)->name;
+			change->detached = ((PartitionCmd *) command->def)->name;
 			break;
 		case AT_EnableTrig:
 		case AT_EnableReplicaTrig:

@@ -15,6 +15,7 @@
 
 #include "catalog/namespace.h"
 #include "nodes/makefuncs.h"
+#include "utils/lsyscache.h"
 
 #include "compat.h"
 #include "tables/ddl.h"
@@ -131,6 +132,15 @@ check_table(CreateStmt *stmt, ProtectPlan *plan)
 	}
 }
 
+/* Does PostgreSQL leave it at a notice, as there is something of that name? */
+static bool
+is_skipped(const CreateStmt *stmt)
+{
+	return stmt->if_not_exists &&
+		OidIsValid(get_relname_relid(stmt->relation->relname,
+									 RangeVarGetCreationNamespace(stmt->relation)));
+}
+
 /* CREATE TABLE ... LIKE, INHERITS, PARTITION OF; foreign tables too */
 void
 ddl_create_before(CreateStmt *stmt, DdlChange *change)
@@ -147,6 +157,10 @@ ddl_create_before(CreateStmt *stmt, DdlChange *change)
 		relid = RangeVarGetRelid(like->relation, NoLock, true);
 		if (!OidIsValid(relid) || protection_of(relid) == NULL)
 			continue;
+		if (is_skipped(stmt))
+			return;
+		if (IsA(stmt, CreateForeignTableStmt))
+			ddl_refuse_foreign("like", like->relation->relname);
 		if ((like->options & CREATE_TABLE_LIKE_CONSTRAINTS) == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -166,11 +180,14 @@ ddl_create_before(CreateStmt *stmt, DdlChange *change)
 	{
 		ProtectPlan *plan = ddl_plan_of(lfirst(cell));
 
-		if (plan && stmt->partbound == NULL)
+		if (plan == NULL)
+			continue;
+		if (is_skipped(stmt))
+			return;
+		if (stmt->partbound == NULL)
 			ddl_refuse(plan, "let another table inherit from", NULL);
-		if (plan && IsA(stmt, CreateForeignTableStmt))
-			ddl_refuse_foreign(plan);
-		if (plan)
-			check_table(stmt, plan);
+		if (IsA(stmt, CreateForeignTableStmt))
+			ddl_refuse_foreign("as a partition of", plan->name);
+		check_table(stmt, plan);
 	}
 }

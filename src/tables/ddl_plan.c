@@ -42,12 +42,13 @@ ddl_refuse_live(const ProtectPlan *plan)
 			 errhint("CALL envelope_protect_live again to finish it, or envelope_unprotect to go back.")));
 }
 
+/* Refuse a foreign table as something to a protected one: "as a partition of" */
 void
-ddl_refuse_foreign(const ProtectPlan *plan)
+ddl_refuse_foreign(const char *as, const char *table)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("cannot have a foreign table as a partition of protected table \"%s\"", plan->name),
+			 errmsg("cannot have a foreign table %s protected table \"%s\"", as, table),
 			 errdetail("Its rows are another server's to keep.")));
 }
 

@@ -25,8 +25,9 @@ typedef struct DdlChange
 	char	   *renamed;		/* a column, or NULL */
 	char	   *new_name;
 	List	   *called;			/* what triggers call by names that may change */
-	RangeVar   *created;		/* a table LIKE a protected one, or detached
-								 * from it, which gets its trigger; or NULL */
+	RangeVar   *created;		/* a table LIKE a protected one, which gets
+								 * its trigger; or NULL */
+	RangeVar   *detached;		/* a partition that keeps it; or NULL */
 } DdlChange;
 
 extern void utility_install_hooks(void);
