@@ -172,7 +172,18 @@ SELECT message($$CREATE TABLE pieces_4 PARTITION OF pieces FOR VALUES IN (4) PAR
 CREATE FUNCTION tried(said text) RETURNS text LANGUAGE sql RETURN outcome(format('CREATE TABLE pieces_4 PARTITION OF pieces (%s) FOR VALUES IN (4)', said));
 SELECT said, tried(said) FROM (VALUES ('email CHECK (length(email) > 2)'), ('id CHECK (length(email) > id)'), ('CHECK (pieces_4 IS NOT NULL)'), ('EXCLUDE (email WITH =)'), ('EXCLUDE (tenant_id WITH =, email WITH =)'),
 	('EXCLUDE (id WITH =) WHERE (note IS NULL)'), ('PRIMARY KEY (tenant_id, email)'), ('email PRIMARY KEY'), ('email UNIQUE'), ('UNIQUE (tenant_id, note)'), ('UNIQUE (id) INCLUDE (email)'),
-	('email REFERENCES pieces_before'), ('FOREIGN KEY (email) REFERENCES pieces_before')) v (said);
+	('email REFERENCES pieces_before'), ('FOREIGN KEY (email) REFERENCES pieces_before'),
+	('email__term NOT NULL'), ('email__term PRIMARY KEY'), ('PRIMARY KEY (tenant_id, email__term)'), ($$note__sealed DEFAULT '\x00'$$), ('note__sealed'), ('note NULL NOT NULL'), ('note NOT NULL NULL')) v (said);
+SELECT message('CREATE TABLE pieces_4 PARTITION OF pieces (email__term NOT NULL) FOR VALUES IN (4)') AS of_term, message('CREATE TABLE pieces_4 PARTITION OF pieces FOR VALUES IN (4) PARTITION BY RANGE (email__sealed)') AS by_sidecar,
+	outcome('CREATE TABLE pieces_4 PARTITION OF pieces FOR VALUES IN (4) PARTITION BY LIST (email__term)') AS by_term, message('CREATE TABLE pieces_4 PARTITION OF pieces (note NULL NOT NULL) FOR VALUES IN (4)') AS contradictory;
+-- A table may be called as one of its columns is, which then is meant.
+CREATE TABLE tenant_id PARTITION OF pieces (CHECK (tenant_id <> 't1')) FOR VALUES IN (4);
+ALTER TABLE tenant_id ADD CHECK (tenant_id <> 't2');
+SELECT outcome($$INSERT INTO pieces VALUES (5, 't1', 'y', 'c', 'm', 4)$$) AS with_it, outcome($$INSERT INTO pieces VALUES (5, 't2', 'y', 'c', 'm', 4)$$) AS added, outcome('ALTER TABLE tenant_id ADD CHECK (tenant_id.* IS NOT NULL)') AS whole_row;
+DROP TABLE tenant_id;
+CREATE TABLE email PARTITION OF pieces FOR VALUES IN (4);
+SELECT outcome($$ALTER TABLE email ADD CHECK (email <> '')$$) AS protected;
+DROP TABLE email;
 SELECT outcome($$CREATE TABLE pieces_4 PARTITION OF pieces FOR VALUES IN (4) PARTITION BY LIST (lower(email))$$) AS partition_key,
 	outcome($$ALTER TABLE pieces_1 ADD CHECK (email <> '')$$) AS checked, outcome('ALTER TABLE pieces_1 ADD EXCLUDE (tenant_id WITH =, email WITH =)') AS exclude, outcome('ALTER TABLE pieces_1 ADD UNIQUE (tenant_id, email)') AS unique;
 ALTER TABLE pieces_1 ALTER note SET NOT NULL;

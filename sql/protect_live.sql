@@ -307,6 +307,9 @@ SET client_min_messages = warning;
 CALL envelope_protect_live('parted', 'tenant_id', '{email,note,tag}', '{email,note,tag}', 100);
 SELECT subject, finding FROM envelope_doctor() WHERE subject LIKE '%parted%';
 SELECT message($$CREATE TABLE parted_3 PARTITION OF parted (note NOT NULL) FOR VALUES IN ('t3')$$) AS not_null, message($$CREATE TABLE parted_3 PARTITION OF parted (CHECK (note <> '')) FOR VALUES IN ('t3')$$) AS checked;
+-- Terms have the indexes that come with that alone.
+SELECT message($$CREATE TABLE parted_3 PARTITION OF parted (UNIQUE (id, email__term)) FOR VALUES IN ('t3')$$) AS unique, try($$CREATE TABLE parted_3 PARTITION OF parted (PRIMARY KEY (id, email__term)) FOR VALUES IN ('t3')$$) AS key,
+	try('CREATE INDEX mine ON parted_1 (email__term)') AS index, try('CREATE INDEX mine ON parted_2a (id) INCLUDE (tag__sealed)') AS included, try('ALTER TABLE parted_2a ADD UNIQUE (id, tag__term)') AS added, try('ALTER TABLE parted_1 ADD UNIQUE (id) INCLUDE (note__term)') AS beside;
 SELECT regexp_replace(part, '_relid_\d+', '') AS part, of, index FROM indexes();
 SELECT plan('SELECT id FROM parted WHERE tenant_id = ''t2'' AND email = ''user77''');
 SELECT count(*) FROM parted WHERE tenant_id = 't2' AND email = 'user77';

@@ -22,4 +22,11 @@ MERGE INTO pets p USING (VALUES ('t1', 'REX', 1), ('t1', 'new', 2)) v (t, n, a) 
 SELECT * FROM pets ORDER BY id;
 SELECT name, count(*) FROM pets GROUP BY GROUPING SETS ((name), (tenant_id), ()) ORDER BY 1, 2;
 EXPLAIN (VERBOSE, COSTS OFF) UPDATE pets SET age = 0 WHERE id = 1 RETURNING old.age, new.age;
-DROP TABLE pets;
+-- Constraints of a table that a column is not null are not for what belongs to a protected one.
+SELECT message('ALTER TABLE pets ADD NOT NULL name__term') AS term, outcome('ALTER TABLE pets ADD NOT NULL age__sealed') AS sidecar;
+ALTER TABLE pets ADD NOT NULL age;
+SELECT outcome($$INSERT INTO pets VALUES (20, 't1', 'none')$$) AS age;
+CREATE TABLE cats (tenant_id text, name text) PARTITION BY LIST (tenant_id);
+SELECT envelope_protect('cats', 'tenant_id', '{name}', '{name}');
+SELECT message('CREATE TABLE cats_1 PARTITION OF cats (NOT NULL name__term) DEFAULT') AS term;
+DROP TABLE pets, cats;

@@ -25,6 +25,7 @@ extern ProtectColumn *ddl_column_called(const ProtectPlan *plan, const char *nam
 extern bool ddl_is_fixed(const ProtectPlan *plan, const char *name);
 extern bool ddl_mentions_carrier(Node *node, void *context);
 extern bool ddl_names_carrier(const ProtectPlan *plan, List *names);
+extern bool ddl_names_fixed(const ProtectPlan *plan, List *names);
 extern bool ddl_constrains_carrier(const ProtectPlan *plan, const Constraint *constraint);
 extern bool ddl_is_own_constraint(const ProtectPlan *plan, const char *name);
 

@@ -39,8 +39,13 @@ check_constraint(ProtectPlan *plan, Constraint *constraint)
 			ddl_refuse_live(plan);
 		if (column)
 			constraint->keys = list_make1(makeString(column->sidecar));
+		else if (constraint->keys && ddl_is_fixed(plan, strVal(linitial(constraint->keys))))
+			ddl_refuse(plan, "change", strVal(linitial(constraint->keys)));
 		return;
 	}
+	if (plan->live && (ddl_names_fixed(plan, constraint->keys) ||
+					   ddl_names_fixed(plan, constraint->including)))
+		ddl_refuse_live(plan);
 	if (ddl_constrains_carrier(plan, constraint))
 		ddl_refuse(plan, "add a constraint on a protected column to", NULL);
 }

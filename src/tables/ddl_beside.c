@@ -53,7 +53,10 @@ is_key_id(const ProtectPlan *plan, Node *expr)
 	return false;
 }
 
-/* The columns of an index: a searchable one stands for its term. */
+/*
+ * The columns of an index: a searchable one stands for its term.  While the table
+ * is being protected live, terms have the indexes that come with that alone.
+ */
 void
 ddl_index_before(IndexStmt *stmt)
 {
@@ -73,6 +76,8 @@ ddl_index_before(IndexStmt *stmt)
 			has_tenant = true;
 		if (ddl_mentions_carrier(element->expr, plan) && !is_key_id(plan, element->expr))
 			ddl_refuse(plan, "index an expression over a protected column of", NULL);
+		if (plan->live && ddl_is_fixed(plan, element->name))
+			ddl_refuse_live(plan);
 		if (column == NULL)
 			continue;
 		if (column->clear)
@@ -85,8 +90,12 @@ ddl_index_before(IndexStmt *stmt)
 	}
 	foreach(cell, stmt->indexIncludingParams)
 	{
-		if (ddl_column_called(plan, lfirst_node(IndexElem, cell)->name))
-			ddl_refuse(plan, "include in an index", lfirst_node(IndexElem, cell)->name);
+		const char *name = lfirst_node(IndexElem, cell)->name;
+
+		if (ddl_column_called(plan, name))
+			ddl_refuse(plan, "include in an index", name);
+		if (plan->live && ddl_is_fixed(plan, name))
+			ddl_refuse_live(plan);
 	}
 	if (ddl_mentions_carrier(stmt->whereClause, plan))
 		ddl_refuse(plan, "have an index whose predicate looks at a protected column of", NULL);

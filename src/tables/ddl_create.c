@@ -52,12 +52,18 @@ check_constraint(const NewTable *table, Constraint *constraint, const ProtectCol
 				ddl_refuse_live(table->plan);
 			if (column && constraint->keys)
 				constraint->keys = list_make1(makeString(column->sidecar));
+			else if (constraint->keys && ddl_is_fixed(table->plan, strVal(linitial(constraint->keys))))
+				refuse(table, "constrain a sidecar or term in");
 			return;
 		case CONSTR_UNIQUE:
 			if (table->is_partition)
 				return;
 			break;
 		case CONSTR_PRIMARY:
+			/* It would make them NOT NULL. */
+			if (table->is_partition && ddl_names_fixed(table->plan, constraint->keys))
+				refuse(table, "constrain a sidecar or term in");
+			/* FALLTHROUGH */
 		case CONSTR_FOREIGN:
 			if (column)
 				refuse(table, "constrain a protected column in");
@@ -71,21 +77,27 @@ check_constraint(const NewTable *table, Constraint *constraint, const ProtectCol
 
 /*
  * What is said of a column of a partition.  Its NOT NULL constraints go to the
- * sidecar; what is to be said of that is returned.
+ * sidecar; what is to be said of that is returned.  Beside NULL they stay, for
+ * PostgreSQL to say that they contradict it.
  */
 static ColumnDef *
 check_column(const NewTable *table, ColumnDef *definition)
 {
 	ProtectColumn *column = ddl_column_called(table->plan, definition->colname);
 	ColumnDef  *sidecar = NULL;
+	bool		has_null = false;
 	ListCell   *cell;
 
+	if (ddl_is_fixed(table->plan, definition->colname))
+		refuse(table, "say something of a sidecar or term in");
+	foreach(cell, definition->constraints)
+		has_null |= lfirst_node(Constraint, cell)->contype == CONSTR_NULL;
 	foreach(cell, definition->constraints)
 	{
 		Constraint *constraint = lfirst_node(Constraint, cell);
 
 		check_constraint(table, constraint, column);
-		if (column == NULL || constraint->contype != CONSTR_NOTNULL)
+		if (column == NULL || has_null || constraint->contype != CONSTR_NOTNULL)
 			continue;
 		if (sidecar == NULL)
 		{
@@ -126,7 +138,7 @@ check_table(CreateStmt *stmt, ProtectPlan *plan)
 	{
 		PartitionElem *element = lfirst_node(PartitionElem, cell);
 
-		if (ddl_column_called(plan, element->name) ||
+		if (ddl_column_called(plan, element->name) || ddl_is_fixed(plan, element->name) ||
 			ddl_mentions_carrier(element->expr, &table.named))
 			refuse(&table, "have a protected column in the partition key of");
 	}

@@ -133,7 +133,10 @@ ddl_is_fixed(const ProtectPlan *plan, const char *name)
 	return false;
 }
 
-/* Does an expression, not analyzed yet, name a protected column? */
+/*
+ * Does an expression, not analyzed yet, name a protected column, or the whole row?
+ * That is called as the table is, unless one of its columns has the name.
+ */
 bool
 ddl_mentions_carrier(Node *node, void *context)
 {
@@ -147,7 +150,8 @@ ddl_mentions_carrier(Node *node, void *context)
 
 		return IsA(last, A_Star) ||
 			ddl_column_called(plan, strVal(last)) != NULL || ddl_is_fixed(plan, strVal(last)) ||
-			strcmp(strVal(last), plan->name) == 0;
+			(strcmp(strVal(last), plan->name) == 0 &&
+			 get_attnum(plan->relid, plan->name) == InvalidAttrNumber);
 	}
 	if (IsA(node, IndexElem))	/* of an exclusion constraint */
 	{
@@ -167,6 +171,19 @@ ddl_names_carrier(const ProtectPlan *plan, List *names)
 	foreach(cell, names)
 	{
 		if (ddl_column_called(plan, strVal(lfirst(cell))))
+			return true;
+	}
+	return false;
+}
+
+bool
+ddl_names_fixed(const ProtectPlan *plan, List *names)
+{
+	ListCell   *cell;
+
+	foreach(cell, names)
+	{
+		if (ddl_is_fixed(plan, strVal(lfirst(cell))))
 			return true;
 	}
 	return false;
