@@ -81,3 +81,24 @@ SELECT attname FROM pg_attribute WHERE attrelid = 'crates'::regclass AND attnotn
 SELECT envelope_unprotect('crates');
 SELECT attname FROM pg_attribute WHERE attrelid = 'crates'::regclass AND attnotnull AND attnum > 0 ORDER BY attnum;
 DROP TABLE crates;
+
+-- So does that of partitions, which may be theirs alone, whatever place a column has.
+CREATE TABLE chests (tenant_id text, code text NOT NULL, weight integer NOT NULL, note text, kind integer) PARTITION BY LIST (kind);
+CREATE TABLE chests_1 (gone text, note text NOT NULL, kind integer NOT NULL, weight integer NOT NULL, code text NOT NULL, tenant_id text);
+ALTER TABLE chests_1 DROP gone;
+ALTER TABLE chests ATTACH PARTITION chests_1 FOR VALUES IN (1);
+CREATE TABLE chests_2 PARTITION OF chests (weight NOT NULL) FOR VALUES IN (2) PARTITION BY LIST (tenant_id);
+CREATE TABLE chests_21 PARTITION OF chests_2 (note NOT NULL) DEFAULT;
+INSERT INTO chests VALUES ('t1', 'abc', 1, 'one', 1), ('t1', 'abd', 2, 'two', 2);
+CREATE VIEW not_nulls AS SELECT attrelid::regclass AS relation, string_agg(attname, ' ' ORDER BY attname) AS columns
+	FROM pg_attribute WHERE attrelid::regclass::text LIKE 'chests%' AND attnotnull AND attnum > 0 GROUP BY 1;
+SELECT * FROM not_nulls ORDER BY relation::text;
+SELECT envelope_protect('chests', 'tenant_id', '{code,weight,note}', '{code}');
+SELECT * FROM not_nulls ORDER BY relation::text;
+SELECT outcome($$UPDATE chests SET note = NULL WHERE kind = 1$$) AS note_1, outcome($$INSERT INTO chests VALUES ('t1', 'abe', 3, NULL, 2)$$) AS note_2, outcome($$UPDATE chests SET weight = NULL WHERE kind = 2$$) AS weight;
+SELECT envelope_unprotect('chests');
+SELECT * FROM not_nulls ORDER BY relation::text;
+SELECT outcome($$UPDATE chests SET note = NULL WHERE kind = 1$$) AS note_1, outcome($$INSERT INTO chests VALUES ('t1', 'abe', 3, NULL, 2)$$) AS note_2, outcome($$UPDATE chests SET weight = NULL WHERE kind = 2$$) AS weight;
+SELECT * FROM chests ORDER BY kind;
+DROP VIEW not_nulls;
+DROP TABLE chests;

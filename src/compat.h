@@ -66,6 +66,11 @@ object_aclcheck(Oid class_id, Oid object_id, Oid role, AclMode mode)
 }
 #endif
 
+/* PostgreSQL 18 made NOT NULL a constraint; before, there is none of this type. */
+#if PG_VERSION_NUM < 180000
+#define CONSTRAINT_NOTNULL	'n'
+#endif
+
 /* PostgreSQL 18 has constraints that are not enforced. */
 static inline bool
 constraint_is_enforced(const ConstrCheck *check)

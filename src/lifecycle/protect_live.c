@@ -281,7 +281,7 @@ start_sealing(ProtectPlan *plan)
 	foreach(cell, plan->columns)
 	{
 		ProtectColumn *column = lfirst(cell);
-		List	   *words = column->is_new ? alter_drop_not_null(plan, column) : NIL;
+		List	   *words = column->is_new ? alter_suspend_not_null(plan, column) : NIL;
 
 		column->not_null = words != NIL;
 		plan->words = list_concat(plan->words, words);
@@ -537,7 +537,7 @@ finish_table(LiveCall *call)
 	plan = live_plan(call, AccessExclusiveLock);
 	statistics = samples_words(plan);
 	protect_begin(plan, &scope);
-	alter_set_not_null(plan, false);
+	alter_resume_not_null(plan, false);
 	foreach(cell, plan->columns)
 	{
 		ProtectColumn *column = lfirst(cell);

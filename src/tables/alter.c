@@ -5,13 +5,15 @@
  *
  * A carrier is NULL on disk, so its constraints go where they can be kept:
  *
- *	- NOT NULL goes to the sidecar, under the name that it has since PostgreSQL
- *	  18; the trigger raises it for the carrier.
+ *	- NOT NULL goes to the sidecar; the trigger raises it for the carrier.  Since
+ *	  PostgreSQL 18 it is a constraint, and stays the same: with its name, comment
+ *	  and validity, and what a partition has of it from the table.
  *	- A CHECK stays where it is, with its name, comment and dependencies, and
  *	  becomes (expression OR true), which holds for every row and costs nothing.
  *	  The trigger evaluates the expression over opened values (seal_check.c).
  *
- * All of it is undone the same way.  Statements are run as the table's owner.
+ * All of it is undone the same way.  What no statement says of them is changed in
+ * the catalogs.  Statements are run as the table's owner.
  *
  *-------------------------------------------------------------------------
  */
@@ -21,7 +23,10 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/dependency.h"
 #include "catalog/indexing.h"
+#include "catalog/pg_attribute.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_constraint.h"
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
@@ -115,42 +120,116 @@ alter_is_not_null(Oid relid, const char *column)
 	return result;
 }
 
-/* Its name, quoted; NULL before PostgreSQL 18, where such constraints have none */
-static char *
-not_null_name(Oid relid, const char *column)
+/* Note in the catalogs whether a column of a table is NOT NULL. */
+static void
+mark_not_null(Oid relid, AttrNumber attnum, bool not_null)
 {
-	return protect_query(psprintf("SELECT pg_catalog.quote_ident(c.conname)"
-								  " FROM pg_catalog.pg_constraint c"
-								  " JOIN pg_catalog.pg_attribute a ON a.attrelid = c.conrelid"
-								  " WHERE c.conrelid = %u AND c.contype = 'n'"
-								  " AND a.attname = %s AND c.conkey = ARRAY[a.attnum]",
-								  relid, quote_literal_cstr(column)));
+	Relation	catalog = table_open(AttributeRelationId, RowExclusiveLock);
+	HeapTuple	tuple = SearchSysCacheCopyAttNum(relid, attnum);
+
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for attribute %d of relation %u", attnum, relid);
+	((Form_pg_attribute) GETSTRUCT(tuple))->attnotnull = not_null;
+	CatalogTupleUpdate(catalog, &tuple->t_self, tuple);
+	table_close(catalog, RowExclusiveLock);
 }
 
-/* Drop NOT NULL from a column; returns the statement that gives it to another. */
-static char *
-drop_not_null(Oid relid, const char *from, const char *to)
+/* A copy of a column's NOT NULL constraint; NULL where it has none */
+static HeapTuple
+not_null_constraint(Relation catalog, Oid relid, AttrNumber attnum)
 {
-	char	   *table = table_name(relid);
-	char	   *name = not_null_name(relid, from);
+	HeapTuple	result = NULL;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
 
-	protect_execute(psprintf("ALTER TABLE %s ALTER COLUMN %s DROP NOT NULL",
-							 table, quote_identifier(from)));
-	return name ?
-		psprintf("ALTER TABLE %s ADD CONSTRAINT %s NOT NULL %s",
-				 table, name, quote_identifier(to)) :
-		psprintf("ALTER TABLE %s ALTER COLUMN %s SET NOT NULL",
-				 table, quote_identifier(to));
+	ScanKeyInit(&key, Anum_pg_constraint_conrelid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(relid));
+	scan = systable_beginscan(catalog, ConstraintRelidTypidNameIndexId, true,
+							  NULL, 1, &key);
+	while (result == NULL && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		Datum		conkey;
+
+		if (((Form_pg_constraint) GETSTRUCT(tuple))->contype != CONSTRAINT_NOTNULL)
+			continue;
+		conkey = heap_getattr(tuple, Anum_pg_constraint_conkey,
+							  RelationGetDescr(catalog), &isnull);
+		if (!isnull && *(int16 *) ARR_DATA_PTR(DatumGetArrayTypeP(conkey)) == attnum)
+			result = heap_copytuple(tuple);
+	}
+	systable_endscan(scan);
+	return result;
 }
 
 /*
- * Move NOT NULL constraints to the sidecars, or back.  SET NOT NULL looks at all
- * columns that are NOT NULL, so none of the old ones may be there any more.
+ * Make a column's NOT NULL constraint another's, as one that rows may violate
+ * which are there (not proven), or with the validity that it has.  False where
+ * there is none, as before PostgreSQL 18.
+ */
+static bool
+move_not_null_constraint(Oid relid, AttrNumber from, AttrNumber to, bool proven)
+{
+	Relation	catalog = table_open(ConstraintRelationId, RowExclusiveLock);
+	HeapTuple	tuple = not_null_constraint(catalog, relid, from);
+	Datum		key = Int16GetDatum(to);
+	Datum		values[Natts_pg_constraint] = {0};
+	bool		nulls[Natts_pg_constraint] = {0};
+	bool		replaces[Natts_pg_constraint] = {0};
+	ObjectAddress constraint;
+	ObjectAddress column;
+
+	if (tuple == NULL)
+	{
+		table_close(catalog, RowExclusiveLock);
+		return false;
+	}
+	values[Anum_pg_constraint_conkey - 1] =
+		PointerGetDatum(construct_array(&key, 1, INT2OID, sizeof(int16), true,
+										TYPALIGN_SHORT));
+	replaces[Anum_pg_constraint_conkey - 1] = true;
+	tuple = heap_modify_tuple(tuple, RelationGetDescr(catalog), values, nulls, replaces);
+	if (!proven)
+		((Form_pg_constraint) GETSTRUCT(tuple))->convalidated = false;
+	CatalogTupleUpdate(catalog, &tuple->t_self, tuple);
+
+	/* It goes with the column that it is on. */
+	ObjectAddressSet(constraint, ConstraintRelationId,
+					 ((Form_pg_constraint) GETSTRUCT(tuple))->oid);
+	ObjectAddressSubSet(column, RelationRelationId, relid, to);
+	deleteDependencyRecordsForSpecific(ConstraintRelationId, constraint.objectId,
+									   DEPENDENCY_AUTO, RelationRelationId, relid);
+	recordDependencyOn(&constraint, &column, DEPENDENCY_AUTO);
+	table_close(catalog, RowExclusiveLock);
+	return true;
+}
+
+/*
+ * Move NOT NULL from one column of a table to another.  While rows do not prove
+ * it of the other, that has the constraint, not valid, or none.
+ */
+static void
+move_not_null(Oid relid, const char *from, const char *to, bool proven)
+{
+	AttrNumber	old = get_attnum(relid, from);
+	AttrNumber	new = get_attnum(relid, to);
+
+	if (!alter_is_not_null(relid, from))
+		return;
+	mark_not_null(relid, old, false);
+	if (move_not_null_constraint(relid, old, new, proven) || proven)
+		mark_not_null(relid, new, true);
+	CacheInvalidateRelcacheByRelid(relid);
+}
+
+/*
+ * Move NOT NULL constraints to the sidecars, or back.  A sidecar is NULL where the
+ * carrier was, so they hold, or (not valid) do not, of the same rows.
  */
 void
 alter_move_not_null(const ProtectPlan *plan, bool back)
 {
-	List	   *statements = NIL;
 	ListCell   *cell;
 	ListCell   *lc;
 
@@ -162,68 +241,80 @@ alter_move_not_null(const ProtectPlan *plan, bool back)
 
 		if (!column->is_new)
 			continue;
-
-		/*
-		 * They are dropped from the table first, and its partitions follow
-		 * it; and made the other way round, as a partition takes no other
-		 * name for one that it has from the table.
-		 */
+		/* A partition may have come with a carrier that was NOT NULL. */
 		foreach(lc, plan->relids)
 		{
-			if (alter_is_not_null(lfirst_oid(lc), from))
-				statements = lcons(drop_not_null(lfirst_oid(lc), from, to), statements);
+			if (alter_is_not_null(lfirst_oid(lc), from) && alter_is_not_null(lfirst_oid(lc), to))
+				protect_execute(psprintf("ALTER TABLE %s ALTER COLUMN %s DROP NOT NULL",
+										 table_name(lfirst_oid(lc)), quote_identifier(to)));
 		}
+		foreach(lc, plan->relids)
+			move_not_null(lfirst_oid(lc), from, to, true);
 	}
-	foreach(cell, statements)
-		protect_execute(lfirst(cell));
+	CommandCounterIncrement();
 }
 
 /*
- * Drop NOT NULL from a carrier, with nothing in its place but the words for the
- * trigger's arguments that are returned.
+ * Let go of a carrier's NOT NULL while rows are not sealed yet.  Returns the words
+ * for the trigger's arguments that keep it; NIL where there is none.
  */
 List *
-alter_drop_not_null(const ProtectPlan *plan, const ProtectColumn *column)
+alter_suspend_not_null(const ProtectPlan *plan, const ProtectColumn *column)
 {
-	char	   *name;
 	ListCell   *cell;
 
 	if (!alter_is_not_null(plan->relid, column->carrier))
 		return NIL;
-	name = not_null_name(plan->relid, column->carrier);
-	/* Since PostgreSQL 18 a partition may have said it for itself too. */
 	foreach(cell, plan->relids)
-	{
-		if (alter_is_not_null(lfirst_oid(cell), column->carrier))
-			protect_execute(psprintf("ALTER TABLE %s ALTER COLUMN %s DROP NOT NULL",
-									 table_name(lfirst_oid(cell)),
-									 quote_identifier(column->carrier)));
-	}
-	return list_make3(SEAL_ARG_NOT_NULL, column->carrier, name ? name : "");
+		move_not_null(lfirst_oid(cell), column->carrier, column->sidecar, false);
+	CommandCounterIncrement();
+	return list_make2(SEAL_ARG_NOT_NULL, column->carrier);
 }
 
-/* What these words say becomes NOT NULL of the sidecars, or (back) of the carriers. */
-void
-alter_set_not_null(const ProtectPlan *plan, bool back)
+/* A column's NOT NULL constraint is known to hold. */
+static void
+mark_valid(Oid relid, const char *column)
 {
-	for (int i = 0; i + 2 < list_length(plan->words); i++)
+	Relation	catalog = table_open(ConstraintRelationId, RowExclusiveLock);
+	HeapTuple	tuple = not_null_constraint(catalog, relid, get_attnum(relid, column));
+
+	if (tuple)
 	{
-		const char *name;
+		((Form_pg_constraint) GETSTRUCT(tuple))->convalidated = true;
+		CatalogTupleUpdate(catalog, &tuple->t_self, tuple);
+		CacheInvalidateRelcacheByRelid(relid);
+	}
+	table_close(catalog, RowExclusiveLock);
+}
+
+/*
+ * What these words say becomes NOT NULL of the sidecars, or (back) of the carriers;
+ * rows prove it now.  Constraints that have come there, not valid, become valid.
+ */
+void
+alter_resume_not_null(const ProtectPlan *plan, bool back)
+{
+	ListCell   *cell;
+
+	for (int i = 0; i + 1 < list_length(plan->words); i++)
+	{
 		char	   *column;
 
 		if (strcmp(list_nth(plan->words, i), SEAL_ARG_NOT_NULL) != 0)
 			continue;
-		column = list_nth(plan->words, i + 1);
+		column = list_nth(plan->words, ++i);
 		if (!back)
 			column = protect_column_name(column, SIDECAR_SUFFIX);
-		name = list_nth(plan->words, i + 2);
-		protect_execute(name[0] ?
-						psprintf("ALTER TABLE %s ADD CONSTRAINT %s NOT NULL %s",
-								 plan->table, name, quote_identifier(column)) :
-						psprintf("ALTER TABLE %s ALTER COLUMN %s SET NOT NULL",
-								 plan->table, quote_identifier(column)));
-		i += 2;
+		if (!alter_is_not_null(plan->relid, column))
+			protect_execute(psprintf("ALTER TABLE %s ALTER COLUMN %s SET NOT NULL",
+									 plan->table, quote_identifier(column)));
+		else
+		{
+			foreach(cell, plan->relids)
+				mark_valid(lfirst_oid(cell), column);
+		}
 	}
+	CommandCounterIncrement();
 }
 
 /* Say of carriers and sidecars what must hold. */

@@ -481,7 +481,7 @@ unprotect_columns(ProtectPlan *plan)
 	triggers_unwrap(plan);
 	alter_drop_trigger(plan);
 	alter_move_not_null(plan, true);
-	alter_set_not_null(plan, true);
+	alter_resume_not_null(plan, true);
 	alter_move_checks(plan, true);
 	alter_drop_columns(plan);
 	term_index_make(plan, indexes, true);

@@ -341,7 +341,7 @@ read_words(Relation rel, Protection *protection, const char **misfit)
 		else if (strcmp(word, SEAL_ARG_NOT_NULL) == 0)
 		{
 			named_column(rel, protection, operand, misfit)->not_null = true;
-			next += 2;
+			next++;
 		}
 		else if (strcmp(word, SEAL_ARG_CLEAR) == 0)
 		{

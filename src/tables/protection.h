@@ -39,8 +39,7 @@
 #define SEAL_ARG_END			""	/* stands where a carrier would */
 #define SEAL_ARG_LIVE			"live"	/* carriers may still hold values */
 #define SEAL_ARG_CLEAR			"clear" /* meanwhile: carrier; not yet sealed */
-#define SEAL_ARG_NOT_NULL		"not_null"	/* meanwhile: carrier, constraint
-											 * or '' */
+#define SEAL_ARG_NOT_NULL		"not_null"	/* meanwhile: carrier */
 #define SEAL_ARG_FILE			"file"	/* it was switched live in this file */
 #define SEAL_ARG_STATISTICS		"statistics"	/* samples of it were in this
 												 * file: server, database,
