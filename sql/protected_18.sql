@@ -109,6 +109,7 @@ CALL envelope_protect_live('named', 'tenant_id', '{a,b}');
 SELECT * FROM not_nulls('named.*');
 SELECT count(*), count(b) FROM named WHERE b IS NOT NULL;
 SELECT outcome('INSERT INTO named VALUES (''t1'', ''a'', NULL, 1)') AS b;
+SELECT outcome('ALTER TABLE named DROP CONSTRAINT bn') AS dropped;
 BEGIN;
 SELECT envelope_unprotect('named');
 SELECT (SELECT array_agg(line) FROM named_before) = (SELECT array_agg(line) FROM not_nulls('named.*')) AS same;

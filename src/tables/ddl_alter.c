@@ -13,12 +13,14 @@
 #include "access/relation.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_constraint.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "storage/lmgr.h"
 #include "utils/rel.h"
+#include "utils/syscache.h"
 
 #include "compat.h"
 #include "tables/ddl.h"
@@ -156,6 +158,24 @@ attach_before(const ProtectPlan *plan, RangeVar *partition)
 	protect_end(&scope);
 }
 
+/*
+ * Is a constraint NOT NULL, as there are since PostgreSQL 18?  While a table is being
+ * protected live, those of its carriers are the sidecars'.
+ */
+static bool
+is_not_null(Oid relid, const char *name)
+{
+	Oid			constraint = get_relation_constraint_oid(relid, name, true);
+	HeapTuple	tuple = SearchSysCache1(CONSTROID, ObjectIdGetDatum(constraint));
+	bool		result;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	result = ((Form_pg_constraint) GETSTRUCT(tuple))->contype == CONSTRAINT_NOTNULL;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
 /* One command of ALTER TABLE; returns what has to be done beside it. */
 static List *
 check_command(DdlChange *change, AlterTableCmd *command)
@@ -201,6 +221,8 @@ check_command(DdlChange *change, AlterTableCmd *command)
 			check_constraint(plan, castNode(Constraint, command->def));
 			break;
 		case AT_DropConstraint:
+			if (plan->live && is_not_null(plan->relid, command->name))
+				ddl_refuse_live(plan);
 			if (ddl_is_own_constraint(plan, command->name))
 				ddl_refuse(plan, psprintf("drop constraint \"%s\" of", command->name), NULL);
 			break;
