@@ -137,7 +137,7 @@ tell_names_apart(List *indexes)
 				break;
 			if (has_name(index, lfirst(lc)))
 			{
-				index->name = makeObjectName(index->shown, psprintf("%d", ++number), TERM_SUFFIX + 2);
+				index->name = makeObjectName(index->shown, psprintf("%d", ++number), "term");
 				break;
 			}
 		}
