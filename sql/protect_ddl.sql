@@ -251,3 +251,12 @@ SELECT relation, column_name FROM envelope.protected_columns WHERE relation::tex
 DROP TABLE handed.over, handed.alike;
 DROP OWNED BY regress_first, regress_second_owner;
 DROP ROLE regress_first, regress_second_owner;
+-- A primary key that is dropped leaves NOT NULL, as ever, and nothing but that.
+CREATE TABLE keyed (tenant_id text, email text, n int, PRIMARY KEY (tenant_id, email));
+SELECT envelope_protect('keyed', 'tenant_id', '{email}', '{email}');
+SELECT outcome('ALTER TABLE keyed ALTER email DROP NOT NULL') AS keyed;
+ALTER TABLE keyed DROP CONSTRAINT keyed_pkey;
+SELECT outcome('INSERT INTO keyed VALUES (''t1'', NULL, 1) RETURNING n') AS null;
+ALTER TABLE keyed ALTER email DROP NOT NULL;
+SELECT outcome('INSERT INTO keyed VALUES (''t1'', NULL, 1) RETURNING n') AS null;
+DROP TABLE keyed;

@@ -76,12 +76,27 @@ typedef struct KekRotation
 	TimestampTz told_at;
 } KekRotation;
 
+/*
+ * Keep the new KEK from being dropped until the transaction ends; it must be the one
+ * that the rotation began with.
+ */
+static void
+lock_target(const KmsRequest *target)
+{
+	if (strcmp(rewrap_lock_kek(target->kek)->uri, target->uri) != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("KEK \"%s\" has become another one meanwhile", target->kek),
+				 errhint("Call again to go on.")));
+}
+
 /* Have the new KEK wrap the keys to come, between store_begin and store_end. */
 static void
-move_tenants(const char *kek, const char *target)
+move_tenants(const char *kek, const KmsRequest *target)
 {
-	StoreParam	params[] = {store_text(kek), store_text(target)};
+	StoreParam	params[] = {store_text(kek), store_text(target->kek)};
 
+	lock_target(target);
 	(void) store_execute("UPDATE envelope.tenants SET kek = $2"
 						 " WHERE kek = $1 AND kek <> $2 AND state <> 'destroyed'",
 						 lengthof(params), params);
@@ -93,14 +108,14 @@ move_tenants(const char *kek, const char *target)
  * tell otherwise whether it is complete.
  */
 static void
-begin_kek_rotation(KekRotation *rotation, const char *kek, const char *target)
+begin_kek_rotation(KekRotation *rotation, const char *kek, const KmsRequest *target)
 {
-	StoreParam	params[3] = {store_text(kek), store_text(target)};
+	StoreParam	params[3] = {store_text(kek), store_text(target->kek)};
 	OwnerScope	scope;
 	bool		isnull;
 
 	store_begin(&scope);
-	(void) rewrap_lock_kek(target);
+	lock_target(target);
 	if (store_execute("SELECT rotation_id, CASE WHEN error IS NULL THEN coalesce(last_key, 0) ELSE 0 END,"
 					  " CASE WHEN error IS NULL OR $1 <> $2 THEN rows_reencrypted ELSE 0 END"
 					  " FROM envelope.rotations WHERE kind = 'kek' AND finished_at IS NULL"
@@ -126,10 +141,10 @@ begin_kek_rotation(KekRotation *rotation, const char *kek, const char *target)
 	move_tenants(kek, target);
 	if (rotation->id == 0)
 	{
-		rotation->id = progress_insert("kek", NULL, kek, target, "rewrap");
+		rotation->id = progress_insert("kek", NULL, kek, target->kek, "rewrap");
 		audit_record("kek.rotate", NULL, kek, NO_KEY,
 					 psprintf("{\"to\": \"%s\", \"rotation\": " INT64_FORMAT "}",
-							  target, rotation->id));
+							  target->kek, rotation->id));
 	}
 	progress_phase(rotation->id, "rewrap", rotation->estimated);
 	store_end(&scope);
@@ -245,6 +260,7 @@ rewrap_batch(KekRotation *rotation, Rewrap *rewrap)
 		rotation->seen += rewrap->nkeys;
 
 		store_begin(&scope);
+		lock_target(rewrap->target);
 		rotation->moved += rewrap_store(rewrap);
 		params[0] = (StoreParam)
 		{
@@ -283,8 +299,12 @@ await_makers(const KekRotation *rotation, const char *kek)
 		{
 			/* Most are gone by the second look, and not worth a word. */
 			if (ms > LOOK_MIN_MS)
+			{
+				const char *whom = steps_describe_xid(xid);
+
 				progress_tell(rotation->id, rotation->seen, rotation->moved, NULL,
-							  steps_describe_xid(xid));
+							  whom ? whom : "a transaction that makes keys");
+			}
 			steps_commit();
 			steps_sleep(ms);
 			ms = Min(ms * 2, LOOK_MAX_MS);
@@ -364,10 +384,10 @@ rewrap_kek(const char *kek, const char *target)
 				(errcode(ERRCODE_OBJECT_IN_USE),
 				 errmsg("KEK \"%s\" is being rotated by another session", kek),
 				 errhint("See the view envelope.rotation_progress.")));
-	begin_kek_rotation(&rotation, kek, target);
+	begin_kek_rotation(&rotation, kek, target_request);
 	await_makers(&rotation, kek);
 	store_begin(&scope);
-	move_tenants(kek, target);
+	move_tenants(kek, target_request);
 	store_end(&scope);
 	steps_commit();
 	while (rewrap_batch(&rotation, &rewrap))

@@ -22,14 +22,11 @@
 
 #include "access/xact.h"
 #include "catalog/namespace.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 
-#include "compat.h"
 #include "keys/store.h"
 #include "tables/ddl.h"
 #include "tables/protection.h"
@@ -116,8 +113,7 @@ is_new(Oid relid)
 
 	if (RelationIsValid(rel))
 	{
-		result = rel->rd_createSubid == GetCurrentSubTransactionId() &&
-			object_ownercheck(RelationRelationId, relid, GetUserId());
+		result = rel->rd_createSubid == GetCurrentSubTransactionId();
 		RelationClose(rel);
 	}
 	return result;

@@ -19,6 +19,8 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "storage/lmgr.h"
+#include "utils/array.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
@@ -159,21 +161,43 @@ attach_before(const ProtectPlan *plan, RangeVar *partition)
 }
 
 /*
- * Is a constraint NOT NULL, as there are since PostgreSQL 18?  While a table is being
- * protected live, those of its carriers are the sidecars'.
+ * Is a constraint NOT NULL of a carrier, as there are since PostgreSQL 18?  While a
+ * table is being protected live, it may be the sidecar's.
  */
 static bool
-is_not_null(Oid relid, const char *name)
+is_moved_not_null(const ProtectPlan *plan, const char *name)
 {
-	Oid			constraint = get_relation_constraint_oid(relid, name, true);
+	Oid			constraint = get_relation_constraint_oid(plan->relid, name, true);
 	HeapTuple	tuple = SearchSysCache1(CONSTROID, ObjectIdGetDatum(constraint));
-	bool		result;
+	bool		result = false;
 
 	if (!HeapTupleIsValid(tuple))
 		return false;
-	result = ((Form_pg_constraint) GETSTRUCT(tuple))->contype == CONSTRAINT_NOTNULL;
+	if (((Form_pg_constraint) GETSTRUCT(tuple))->contype == CONSTRAINT_NOTNULL)
+	{
+		bool		isnull;
+		Datum		key = SysCacheGetAttr(CONSTROID, tuple, Anum_pg_constraint_conkey, &isnull);
+		char	   *column = get_attname(plan->relid, *(int16 *) ARR_DATA_PTR(DatumGetArrayTypeP(key)),
+										 false);
+
+		result = ddl_column_called(plan, column) != NULL || ddl_is_fixed(plan, column);
+	}
 	ReleaseSysCache(tuple);
 	return result;
+}
+
+/* What a searchable column's primary key has left takes NOT NULL with it. */
+static List *
+drop_not_null_of_term(const ProtectPlan *plan, const ProtectColumn *column)
+{
+	AlterTableCmd *drop;
+
+	if (column->term == NULL || !alter_is_not_null(plan->relid, column->term))
+		return NIL;
+	drop = makeNode(AlterTableCmd);
+	drop->subtype = AT_DropNotNull;
+	drop->name = pstrdup(column->term);
+	return list_make1(drop);
 }
 
 /* One command of ALTER TABLE; returns what has to be done beside it. */
@@ -207,7 +231,8 @@ check_command(DdlChange *change, AlterTableCmd *command)
 				ddl_refuse_live(plan);
 			if (column)
 				command->name = pstrdup(column->sidecar);
-			break;
+			return column && command->subtype == AT_DropNotNull ?
+				drop_not_null_of_term(plan, column) : NIL;
 		case AT_AddIdentity:
 		case AT_SetIdentity:
 			if (column || fixed)
@@ -221,7 +246,7 @@ check_command(DdlChange *change, AlterTableCmd *command)
 			check_constraint(plan, castNode(Constraint, command->def));
 			break;
 		case AT_DropConstraint:
-			if (plan->live && is_not_null(plan->relid, command->name))
+			if (plan->live && is_moved_not_null(plan, command->name))
 				ddl_refuse_live(plan);
 			if (ddl_is_own_constraint(plan, command->name))
 				ddl_refuse(plan, psprintf("drop constraint \"%s\" of", command->name), NULL);

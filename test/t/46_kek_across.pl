@@ -127,7 +127,7 @@ my $maker = Envelope::Session->new($server);
 like($maker->query(q{SET envelope.kms_timeout = '60s'; BEGIN; SELECT envelope_create_tenant('last', 'platform')}), qr/^\d+$/, 'one more is, and not committed');
 $mover->query('COMMIT');
 set_faults($server, '');
-my $waits_for_maker = sub { $server->safe_psql('postgres', q{SELECT waits_for FROM envelope.rotation_progress WHERE kind = 'kek' AND running}) eq "process $maker->{pid}" };
+my $waits_for_maker = sub { $server->safe_psql('postgres', q{SELECT waits_for FROM envelope.rotation_progress WHERE kind = 'kek' AND running ORDER BY rotation_id DESC LIMIT 1}) eq "process $maker->{pid}" };
 ok(eventually($waits_for_maker), 'the rotation waits for it, and says so');
 $maker->query('COMMIT');
 is($rotator->wait, '', 'then it ends');
@@ -152,6 +152,17 @@ is($rotator->wait, '', 'and ends');
 is($server->safe_psql('postgres', $tells), 'done 0', 'with all keys moved');
 is($server->safe_psql('postgres', q{SELECT kek FROM envelope.tenants WHERE tenant_id = 'later'}), 'aws', 'as are keys to come');
 $newcomer->query('COMMIT');
+
+# A KEK that is gone when the wait is over gets no keys.
+make_kek($server->{keks}, $_) for 'from', 'to';
+$server->safe_psql('postgres', q{SELECT envelope_create_kek('from', 'local://from'), envelope_create_kek('to', 'local://to')});
+like($maker->query(q{BEGIN; SAVEPOINT a; SELECT envelope_create_tenant('left', 'from'); RELEASE a}), qr/^\d+$/, 'a tenant is made under a KEK');
+$rotator->send(q{CALL envelope_rotate_kek('from', 'to')});
+ok(eventually(sub { $server->safe_psql('postgres', q{SELECT waits_for FROM envelope.rotation_progress WHERE kind = 'kek' AND running}) eq 'a transaction that makes keys' }), 'a rotation waits for it, a savepoint or not');
+$server->safe_psql('postgres', q{SELECT envelope_drop_kek('to')});
+$maker->query('COMMIT');
+is($rotator->wait, '42704', 'the KEK to go to has been dropped');
+is(still_under('from'), 2, 'and no key has moved');
 
 # So it is where the KEK has a newer version.
 like($maker->query(q{BEGIN; SELECT envelope_create_tenant('older', 'platform')}), qr/^\d+$/, 'a tenant is made under the first version of a KEK');
