@@ -74,6 +74,7 @@ OBJS = \
 	src/lifecycle/privileges.o \
 	src/lifecycle/progress.o \
 	src/lifecycle/protect_live.o \
+	src/lifecycle/protect_live_check.o \
 	src/lifecycle/protect_live_rows.o \
 	src/lifecycle/rewrap.o \
 	src/lifecycle/rewrap_kek.o \
@@ -119,6 +120,7 @@ OBJS = \
 	src/tables/term.o \
 	src/tables/term_index.o \
 	src/tables/term_index_live.o \
+	src/tables/term_index_parts.o \
 	src/tables/term_leak.o \
 	src/tables/trigger_call.o \
 	src/tables/triggers.o \

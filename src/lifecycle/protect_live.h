@@ -31,6 +31,10 @@ typedef struct LiveCall
 extern ProtectPlan *live_plan(const LiveCall *call, LOCKMODE lock);
 extern void live_enter_phase(LiveCall *call, const char *phase);
 
+/* protect_live_check.c */
+extern void live_check_definition(ProtectPlan *plan);
+extern bool live_has_new_terms(const ProtectPlan *plan);
+
 /* protect_live_rows.c */
 extern void live_update_rows(LiveCall *call, bool terms);
 

@@ -121,13 +121,6 @@ remember(LiveCall *call, const PageRange *range)
 	MemoryContextSwitchTo(oldcontext);
 }
 
-static char *
-table_name(Oid relid)
-{
-	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
-									  get_rel_name(relid));
-}
-
 /*
  * Become the table's owner to work on what is stored, until protect_end.  No
  * application's trigger fires that is not ENABLE ALWAYS or REPLICA.
@@ -150,7 +143,7 @@ begin_rows(const ProtectPlan *plan, OwnerScope *scope)
 static void
 update_pages(LiveCall *call, const ProtectPlan *plan, const PageRange *range, bool terms)
 {
-	char	   *table = table_name(range->relid);
+	char	   *table = protect_table_name(range->relid);
 	char	   *pages = psprintf("ctid >= '(%u,0)' AND ctid < '(%u,0)'", range->from, range->to);
 	BatchSql	sql;
 	OwnerScope	scope;
@@ -297,7 +290,7 @@ rows_are_left(LiveCall *call, bool terms)
 	{
 		if (get_rel_relkind(lfirst_oid(cell)) == RELKIND_RELATION)
 			result |= protect_query(psprintf("SELECT 1 FROM ONLY %s WHERE %s LIMIT 1",
-											 table_name(lfirst_oid(cell)), sql.condition.data)) != NULL;
+											 protect_table_name(lfirst_oid(cell)), sql.condition.data)) != NULL;
 	}
 	protect_end(&scope);
 	steps_commit();

@@ -98,14 +98,6 @@ alter_drop_columns(const ProtectPlan *plan)
 	}
 }
 
-/* A table of the plan, quoted and qualified */
-static char *
-table_name(Oid relid)
-{
-	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
-									  get_rel_name(relid));
-}
-
 /* Is a column of a table NOT NULL? */
 bool
 alter_is_not_null(Oid relid, const char *column)
@@ -246,7 +238,7 @@ alter_move_not_null(const ProtectPlan *plan, bool back)
 		{
 			if (alter_is_not_null(lfirst_oid(lc), from) && alter_is_not_null(lfirst_oid(lc), to))
 				protect_execute(psprintf("ALTER TABLE %s ALTER COLUMN %s DROP NOT NULL",
-										 table_name(lfirst_oid(lc)), quote_identifier(to)));
+										 protect_table_name(lfirst_oid(lc)), quote_identifier(to)));
 		}
 		foreach(lc, plan->relids)
 			move_not_null(lfirst_oid(lc), from, to, true);

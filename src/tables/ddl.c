@@ -137,8 +137,7 @@ plan_created(DdlChange *change)
 	}
 	plan->relid = relid;
 	plan->name = get_rel_name(relid);
-	plan->table = quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
-											 plan->name);
+	plan->table = protect_table_name(relid);
 	plan->is_protected = false;
 	change->make_trigger = true;
 }

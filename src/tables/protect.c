@@ -79,6 +79,14 @@ protect_require_preload(void)
 			 errhint("A protected table cannot be read without the module.")));
 }
 
+/* What a table is called in statements */
+char *
+protect_table_name(Oid relid)
+{
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)),
+									  get_rel_name(relid));
+}
+
 /* The name of a column or constraint beside a carrier */
 char *
 protect_column_name(const char *carrier, const char *suffix)

@@ -99,6 +99,7 @@ extern void protect_plan_resume(FunctionCallInfo fcinfo, const ProtectPlan *plan
 extern bool protect_plan_clear(ProtectPlan *plan);
 extern void protect_require_preload(void);
 extern void protect_allow_triggers(Oid owner);
+extern char *protect_table_name(Oid relid);
 extern char *protect_column_name(const char *carrier, const char *suffix);
 extern void protect_begin(const ProtectPlan *plan, OwnerScope *scope);
 extern void protect_end(OwnerScope *scope);
@@ -135,9 +136,13 @@ extern IndexStmt *term_index_statement(const ProtectPlan *plan, const MovedIndex
 									   const MovedPart *part);
 extern IndexStmt *term_index_own_statement(const ProtectPlan *plan, const ProtectColumn *column,
 										   const char *name);
-extern MovedPart *term_index_part_of(List *parts, Oid relid);
 extern void term_index_describe(const MovedIndex *moved);
 extern void term_index_describe_own(const ProtectPlan *plan, const char *name);
+
+/* term_index_parts.c */
+extern List *term_index_list_parts(Oid index, bool is_constraint);
+extern MovedPart *term_index_part_of(List *parts, Oid relid);
+extern void term_index_describe_parts(const MovedIndex *moved);
 
 /* term_index_live.c */
 extern void term_index_live_check(const ProtectPlan *plan);
