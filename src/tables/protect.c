@@ -26,6 +26,7 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "tcop/pquery.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/array.h"
@@ -210,6 +211,8 @@ protect_begin(const ProtectPlan *plan, OwnerScope *scope)
 				   SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION |
 				   SECURITY_NOFORCE_RLS);
 	(void) utility_set_ours(true);
+	/* Who changes catalogs needs a snapshot, and a procedure may have none. */
+	EnsurePortalSnapshotExists();
 }
 
 void
