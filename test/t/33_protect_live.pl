@@ -12,7 +12,10 @@ use Test::More;
 
 my $all = ($ENV{TEST_WHEN} // '') eq 'all';
 my $rows = 3000;
-my $server = new_server('live', 'restart_after_crash = on', 'max_connections = 30');
+# While CLUSTER waits for the builder of an index, and everybody for CLUSTER, the builder
+# waits for each session that has an older snapshot, until PostgreSQL lets that pass
+# CLUSTER, as it finds out that it has to after "deadlock_timeout".
+my $server = new_server('live', 'restart_after_crash = on', 'max_connections = 30', "deadlock_timeout = '100ms'");
 my $folder = PostgreSQL::Test::Utils::tempdir;
 my $call = q{CALL envelope_protect_live('members', 'tenant_id', '{email,"Ssn",born}', '{born}', 50)};
 
