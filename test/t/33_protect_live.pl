@@ -308,12 +308,13 @@ for ([ 'CREATE INDEX CONCURRENTLY other ON members (pad)', 0 ], [ 'CLUSTER membe
 	ok(is_at_gate($caller), "$sql: it is protected");
 	$server->safe_psql('postgres', q{ALTER DATABASE postgres SET lock_timeout = '10ms'; ALTER DATABASE postgres SET default_transaction_read_only = on});
 	$holder->query('BEGIN; LOCK TABLE members IN ROW EXCLUSIVE MODE');
-	$server->safe_psql('postgres', 'SET default_transaction_read_only = off; DELETE FROM gate');
 	my $other = Envelope::Session->new($server);
 	my $waits = sub { $server->safe_psql('postgres', "SELECT count(*) FROM pg_stat_activity WHERE $_[0] AND wait_event_type = 'Lock'") };
 	my $builder = "backend_type = 'envelope index builder'";
-	eventually(sub { $waits->($builder) }) if $deadlocks;
-	$other->send("SET default_transaction_read_only = off; SET lock_timeout = 0; SET deadlock_timeout = '1min'; $sql");
+	my @steps = (
+		sub { $server->safe_psql('postgres', 'SET default_transaction_read_only = off; DELETE FROM gate'); eventually(sub { $waits->($builder) || !$deadlocks }) },
+		sub { $other->send("SET default_transaction_read_only = off; SET lock_timeout = 0; SET deadlock_timeout = '1min'; $sql"); eventually(sub { $waits->("pid = $other->{pid}") }) });
+	$_->() for $deadlocks ? @steps : reverse @steps;
 	ok(eventually(sub { $waits->("pid = $other->{pid}") && $waits->($builder) }), 'both wait');
 	$holder->query('COMMIT');
 	is($other->wait, '', 'the other comes to its end');
